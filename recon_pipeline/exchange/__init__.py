@@ -1,0 +1,1 @@
+"""The exchange side: the gateway protocol, the Alpaca client and the ingestion of executions."""

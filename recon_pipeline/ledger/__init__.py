@@ -1,0 +1,1 @@
+"""The ledger side: Postgres connections, statements, migrations, reads, the evidence store and leases."""

@@ -196,6 +196,7 @@ PROPOSALS = Schema(
         _text("exchange_client_order_id", "client id of the cited order"),
         _text("sub_tag", "tag of the cited order"),
         _text("matched_by", "attribution method, or dust"),
+        _flag("reapply", "a rollback canceled this row and the operator asked for it again"),
     ),
 )
 
@@ -212,7 +213,34 @@ DECISIONS = Schema(
         _text("exchange_order_id", "the order the decision is about, where there is one"),
         _text("exchange_client_order_id", "its client id"),
         _text("backfill_order_id", "the backfill row the decision is about, where there is one"),
+        _price("price", "price of that backfill row"),
+        _instant("filled_at_ms", "time of that backfill row"),
         Column("metadata", "list", "numbers behind the decision, by name"),
+    ),
+)
+
+TRADES = Schema(
+    "trades",
+    (
+        _text("profile_id", "profile of the trade"),
+        _text("trade_id", "the trade"),
+        _text("symbol", "as the ledger spells it"),
+        _quantity("open_e9", "entries minus exits"),
+        _quantity("allocated_e9", "closed by proposals that cite executions"),
+        _quantity("dust_e9", "closed by a dust proposal"),
+        _quantity("remaining_e9", "left open by this plan"),
+        _money("notional_usd", "the remaining quantity at the last known price; None where no price is known"),
+        _text("outcome", "covered, proposed, skipped or no_go"),
+        _text("reason", "why something remains; empty where nothing does"),
+    ),
+)
+
+CONSUMPTION = Schema(
+    "consumption",
+    (
+        _text("backfill_order_id", "backfill row of a batch that was not reverted"),
+        _text("exchange_order_id", "exchange order whose executed quantity it represents"),
+        _quantity("qty_e9", "quantity consumed"),
     ),
 )
 

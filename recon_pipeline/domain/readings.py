@@ -77,7 +77,7 @@ def _frame(schema: Schema, rows: list[tuple[object, ...]]) -> pd.DataFrame:
         else:
             array = np.empty(len(rows), dtype=object)
             array[:] = values
-            data[column.name] = array
+            data[column.name] = pd.Series(array, dtype=object)
     return pd.DataFrame(data, copy=False)
 
 

@@ -83,8 +83,8 @@ class EmbeddedPostgres:
         except OSError as error:
             raise EmbeddedPostgresError(
                 f"The embedded Postgres can't use {self.directory}: {error.strerror or error}"
-                f"{f' ({error.filename})' if error.filename else ''}. Choose another directory, or set RECON_DATABASE_URL "
-                "and DAGSTER_POSTGRES_URL to a server of your own."
+                f"{f' ({error.filename})' if error.filename else ''}. Choose another directory, "
+                "or set RECON_DATABASE_URL and DAGSTER_POSTGRES_URL to a server of your own."
             ) from error
         self.ensure_database(database)
         return self.url(database)
@@ -198,8 +198,9 @@ class EmbeddedPostgres:
         account = ServerAccount.for_data(self._data)
         if not account.is_me or self._data.is_dir():
             self._check_owner(account)
-        installation = (self._installation or Installation.from_wheel()).for_account(account)
-        installation.check()
+        installed = self._installation or Installation.from_wheel()
+        installed.check()
+        installation = installed.for_account(account)
         if not self._data.is_dir():
             self._create_data(account, installation)
         self._check_version()

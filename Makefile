@@ -1,0 +1,54 @@
+# make demo   ghosts found, proven, closed and verified, with a summary (about a minute once installed)
+# make dev    the same by hand in the Dagster UI
+# make test   what CI runs
+# make lint   the static part of it
+# make bench  the engine's time and memory at 1,000 to 1,000,000 open trades
+#
+# Each first makes .venv from requirements.lock (pinned by hash) if it is missing or stale. Options: PYTHON=python3.12,
+# ARGS='...' for what the command behind the target takes, e.g. make dev ARGS='--port 3100'.
+
+PYTHON ?= $(shell .ci/python)
+ARGS ?=
+BROWSER := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help demo dev test lint bench clean .venv .spec
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^$$/q'
+
+demo: .venv
+	@$(BIN)/python -m recon_pipeline.cli demo $(ARGS)
+
+dev: .venv
+	@$(BIN)/python -m recon_pipeline.cli up $(ARGS)
+
+bench: .venv
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+lint: .venv
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/lint-imports --no-cache
+
+test: lint .spec
+ifeq ($(BROWSER),)
+	$(BIN)/python -m pytest -m "not browser" $(ARGS)
+	@echo "LEFT OUT: the tests marked 'browser' (no chromium on this machine; .ci/run installs it as root where apt-get is)."
+else
+	$(BIN)/python -m pytest $(ARGS)
+endif
+
+# Removes what the targets above made, except the sandbox's data (.recon): `recon up --delete` removes that.
+clean:
+	rm -rf .venv .spec .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+.venv:
+	@PYTHON="$(PYTHON)" .ci/install
+
+# The exchange's own API description, which the simulator is checked against: read by tests only, never imported.
+.spec: .venv
+	@PYTHON="$(PYTHON)" .ci/install spec

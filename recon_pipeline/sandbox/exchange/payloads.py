@@ -244,9 +244,7 @@ def clock_payload(now_ns: int) -> Payload:
 
 def calendar_payload(session: sessions.Session) -> Payload:
     """One day of the calendar."""
-    settles = next(
-        iter(sessions.sessions_between(session.day.fromordinal(session.day.toordinal() + 1), _week(session)))
-    )
+    settles = sessions.sessions_between(session.day + timedelta(days=1), session.day + timedelta(days=7))[0]
     return {
         "date": session.day.isoformat(),
         "open": f"{session.opens:%H:%M}",

@@ -85,6 +85,7 @@ class NoEvidence(StrEnum):
     UNKNOWN_TRADE = "unknown_trade"
     FOREIGN_CLIENT_ORDER_ID = "foreign_client_order_id"
     UNATTRIBUTED = "unattributed"
+    MALFORMED_SUB_TAG = "malformed_sub_tag"
     NO_OPEN_TRADE = "no_open_trade"
     TRADE_NOT_OPEN = "trade_not_open"
     TRADE_NOT_DECIDABLE = "trade_not_decidable"

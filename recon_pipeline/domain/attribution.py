@@ -1,0 +1,183 @@
+"""Attribution by the keys an exchange order carries: which trade it belongs to, or why that can't be said.
+
+Keys, strongest first: trade id, sub-tag, client order id. Keys that name different trades veto the order; a foreign
+sub-tag beats every own key; a key that names an unknown trade is a hint that keeps the heuristics off the order.
+What does not belong here: sides, times and quantities (``allocation``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import pandas as pd
+
+from recon_pipeline.domain.tags import CLIENT_PREFIX, client_readings, parse_sub_tag, profile_splits, tag_token
+from recon_pipeline.domain.terms import MatchMethod, NoEvidence
+
+TradeKey = tuple[str, str]
+"""(profile id, trade id)"""
+_ENTRY_ROLE: Final = "entry"
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """What the keys of one order say.
+
+    ``trade`` is set where they prove a trade, with the strongest ``method``. Otherwise ``reason`` says why not, and
+    ``heuristic`` whether the order carries no hint and may be matched by quantity, within ``profile`` if that is set.
+    """
+
+    trade: TradeKey | None = None
+    method: MatchMethod | None = None
+    reason: NoEvidence | None = None
+    heuristic: bool = False
+    profile: str = ""
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One key: the trades it may name. Empty with ``hint``: it names something that is not known here."""
+
+    method: MatchMethod
+    trades: frozenset[TradeKey]
+
+
+@dataclass(frozen=True)
+class KnownTrades:
+    """The profiles of one account and the trades that their ledgers know, open or not."""
+
+    profiles: tuple[str, ...]
+    by_trade: dict[str, tuple[str, ...]]
+    _by_token: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _by_lower: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _by_trade_token: dict[TradeKey, list[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, profiles: Iterable[str], trades: Iterable[TradeKey]) -> KnownTrades:
+        """Index the profiles and (profile, trade) pairs of one account."""
+        names = tuple(sorted(set(profiles)))
+        by_trade: dict[str, tuple[str, ...]] = {}
+        for profile, trade in trades:
+            owners = by_trade.get(trade, ())
+            if profile not in owners:
+                by_trade[trade] = (*owners, profile)
+        by_token: dict[str, tuple[str, ...]] = {}
+        by_lower: dict[str, tuple[str, ...]] = {}
+        for name in names:
+            by_token[tag_token(name)] = (*by_token.get(tag_token(name), ()), name)
+            by_lower[name.lower()] = (*by_lower.get(name.lower(), ()), name)
+        return cls(names, by_trade, by_token, by_lower)
+
+    def knows(self, profile: str, trade: str) -> bool:
+        """Whether the profile's ledger knows the trade."""
+        return profile in self.by_trade.get(trade, ())
+
+    def with_token(self, token: str) -> tuple[str, ...]:
+        """The profiles that a sub-tag's profile token stands for."""
+        return self._by_token.get(token, ())
+
+    def with_lower(self, lowered: str) -> tuple[str, ...]:
+        """The profiles that a client order id's profile part stands for, in any case."""
+        return self._by_lower.get(lowered, ())
+
+    def tagged(self, profile: str, token: str) -> list[str]:
+        """The profile's trades that a sub-tag's trade token stands for."""
+        if not self._by_trade_token:
+            for trade, owners in self.by_trade.items():
+                for owner in owners:
+                    self._by_trade_token.setdefault((owner, tag_token(trade)), []).append(trade)
+        return self._by_trade_token.get((profile, token), [])
+
+
+def attribute_orders(orders: pd.DataFrame, known: KnownTrades, *, require_strong: bool) -> list[Attribution]:
+    """The attribution of each order of an EXCHANGE_ORDERS frame of one account, in its order."""
+    columns = (orders[name].to_numpy() for name in ("trade_id", "sub_tag", "client_order_id"))
+    return [
+        attribute(trade_id, sub_tag, client_order_id, known, require_strong=require_strong)
+        for trade_id, sub_tag, client_order_id in zip(*columns, strict=True)
+    ]
+
+
+_UNATTRIBUTED: Final = Attribution(reason=NoEvidence.UNATTRIBUTED)
+_FREE: Final = Attribution(reason=NoEvidence.UNATTRIBUTED, heuristic=True)
+_FOREIGN: Final = Attribution(reason=NoEvidence.FOREIGN_SUB_TAG)
+_CONTRADICTORY: Final = Attribution(reason=NoEvidence.CONTRADICTORY)
+_AMBIGUOUS: Final = Attribution(reason=NoEvidence.AMBIGUOUS)
+_UNKNOWN_TRADE: Final = Attribution(reason=NoEvidence.UNKNOWN_TRADE)
+
+
+def attribute(
+    trade_id: str, sub_tag: str, client_order_id: str, known: KnownTrades, *, require_strong: bool
+) -> Attribution:
+    """The attribution of an order with these keys (empty text where it carries none)."""
+    readings: list[_Reading] = []
+    tag_profile = ""
+    malformed = False
+    if trade_id:
+        owners = known.by_trade.get(trade_id, ())
+        readings.append(_Reading(MatchMethod.TRADE_ID, frozenset((owner, trade_id) for owner in owners)))
+    if sub_tag:
+        tag = parse_sub_tag(sub_tag)
+        if tag is None:
+            malformed = True
+        else:
+            owners = known.with_token(tag.profile_token)
+            if not owners:
+                return _FOREIGN
+            if len(owners) > 1:
+                return _AMBIGUOUS
+            tag_profile = owners[0]
+            if tag.trade_token:
+                named = frozenset((tag_profile, trade) for trade in known.tagged(tag_profile, tag.trade_token))
+                readings.append(_Reading(MatchMethod.SUB_TAG, named))
+    is_entry = False
+    foreign_client = False
+    if client_order_id[: len(CLIENT_PREFIX)].lower() == CLIENT_PREFIX:
+        claimed = False
+        entries: set[TradeKey] = set()
+        trades: set[TradeKey] = set()
+        for lowered, rest in profile_splits(client_order_id):
+            for profile in known.with_lower(lowered):
+                claimed = True
+                for key in client_readings(rest):
+                    if known.knows(profile, key.trade_id):
+                        trades.add((profile, key.trade_id))
+                        if key.role == _ENTRY_ROLE:
+                            entries.add((profile, key.trade_id))
+        foreign_client = not claimed
+        is_entry = bool(entries)
+        readings.append(_Reading(MatchMethod.CLIENT_ORDER_ID, frozenset(trades)))
+    if not readings:
+        if tag_profile:
+            return Attribution(reason=NoEvidence.UNATTRIBUTED, heuristic=True, profile=tag_profile)
+        if require_strong:
+            return Attribution(reason=NoEvidence.MALFORMED_SUB_TAG) if malformed else _UNATTRIBUTED
+        return _FREE
+    return _combine(readings, tag_profile, is_entry=is_entry, foreign_client=foreign_client)
+
+
+def _combine(readings: list[_Reading], tag_profile: str, *, is_entry: bool, foreign_client: bool) -> Attribution:
+    if not any(reading.trades for reading in readings):
+        if foreign_client:
+            return Attribution(
+                reason=NoEvidence.FOREIGN_CLIENT_ORDER_ID
+                if len(readings) == 1 and not tag_profile
+                else NoEvidence.CONTRADICTORY
+            )
+        return _UNKNOWN_TRADE
+    if not all(reading.trades for reading in readings):
+        # One key names a trade of this ledger, another one a trade that is not in it: two different trades.
+        return _CONTRADICTORY
+    common = frozenset.intersection(*(reading.trades for reading in readings))
+    if tag_profile:
+        common = frozenset(trade for trade in common if trade[0] == tag_profile)
+    if not common:
+        return _CONTRADICTORY
+    if len(common) > 1:
+        return _AMBIGUOUS
+    if is_entry:
+        return Attribution(reason=NoEvidence.ENTRY_ORDER)
+    method = next((reading.method for reading in readings if len(reading.trades) == 1), readings[0].method)
+    return Attribution(trade=next(iter(common)), method=method)

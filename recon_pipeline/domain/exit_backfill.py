@@ -1,0 +1,364 @@
+"""The exit backfill: from one snapshot of ledger and exchange to the plan that closes ghosts, and nothing else.
+
+One account is one allocation problem: its profiles share the exchange's orders and position, so they are planned
+together. The steps are gates, slices, evidence, attribution, allocation, decisions; each has its own module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from recon_pipeline.domain.allocation import allocate, sum_by
+from recon_pipeline.domain.attribution import Attribution, KnownTrades, attribute_orders
+from recon_pipeline.domain.decisions import AccountState, Allocated, Outcome, decide
+from recon_pipeline.domain.dust import dust_threshold_e9
+from recon_pipeline.domain.evidence import deduplicate_orders, evidence_defects, represented_quantities
+from recon_pipeline.domain.frames import DECISIONS, EVIDENCE, NO_TIME, PROPOSALS, SLICES, TRADES
+from recon_pipeline.domain.gates import skipped_profiles
+from recon_pipeline.domain.matching import unique_pairs
+from recon_pipeline.domain.pending import PendingOrders, find_pending
+from recon_pipeline.domain.plan import ExitBackfillInputs, ExitBackfillPlan, check_conservation, proposals_digest
+from recon_pipeline.domain.policy import ExitBackfillPolicy
+from recon_pipeline.domain.positions import AccountPositions
+from recon_pipeline.domain.quantities import EPSILON_E9
+from recon_pipeline.domain.slices import build_slices, deduplicate_rows
+from recon_pipeline.domain.symbols import symbol_token
+from recon_pipeline.domain.terms import BUY, MatchMethod, NoEvidence
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+_PROFILE_RESULT: Final = [
+    "profile_id",
+    "user_id",
+    "account_id",
+    "batch_id",
+    "attempted",
+    "skipped_reason",
+    "skipped_detail",
+    "open_trade_candidates",
+    "digest",
+]
+
+
+def plan_exit_backfill(
+    inputs: ExitBackfillInputs, policy: ExitBackfillPolicy, *, now_ms: int | None
+) -> ExitBackfillPlan:
+    """Plan the backfill of every selected profile.
+
+    :param now_ms: the instant of the snapshot, for the look-back; None applies no look-back
+    :raises ConservationError: the plan does not add up (a defect of this program)
+    :raises ValueError: a ledger row names a profile that ``inputs.profiles`` does not hold, or a profile occurs twice
+    """
+    profiles = inputs.profiles
+    if profiles["profile_id"].duplicated().any():
+        raise ValueError("inputs.profiles names a profile twice; give one row per profile")
+    skipped = skipped_profiles(profiles, policy)
+    since = NO_TIME if now_ms is None else now_ms - policy.lookback_ms
+    account_of = dict(zip(profiles["profile_id"], profiles["account_id"], strict=True))
+    row_accounts = _accounts_of(inputs.lifecycle_rows, account_of)
+    pending_accounts = _accounts_of(inputs.pending_rows, account_of)
+    parts: list[Outcome] = []
+    single = profiles["account_id"].nunique() == 1
+    for account_id, members in profiles.groupby("account_id", sort=True):
+        attempted = members["selected"].to_numpy(dtype=bool) & (members["profile_id"].map(skipped) == "").to_numpy()
+        if not attempted.any():
+            continue
+        chosen = frozenset(members["profile_id"][attempted])
+        parts.append(
+            _plan_account(
+                str(account_id),
+                members,
+                chosen,
+                rows=inputs.lifecycle_rows if single else inputs.lifecycle_rows[row_accounts == account_id],
+                pending_rows=inputs.pending_rows if single else inputs.pending_rows[pending_accounts == account_id],
+                orders=inputs.exchange_orders[inputs.exchange_orders["account_id"] == account_id],
+                inputs=inputs,
+                policy=policy,
+                since_ms=since,
+            )
+        )
+    return _assemble(profiles[profiles["selected"].to_numpy(dtype=bool)], skipped, parts)
+
+
+def _accounts_of(rows: pd.DataFrame, account_of: dict[str, str]) -> NDArray[Any]:
+    accounts = rows["profile_id"].map(account_of)
+    if accounts.isna().any():
+        stranger = rows["profile_id"][accounts.isna()].iloc[0]
+        raise ValueError(f"a ledger row names profile {stranger!r}, which inputs.profiles does not hold; add it as context")
+    return accounts.to_numpy()
+
+
+def _plan_account(
+    account_id: str,
+    members: pd.DataFrame,
+    chosen: frozenset[str],
+    *,
+    rows: pd.DataFrame,
+    pending_rows: pd.DataFrame,
+    orders: pd.DataFrame,
+    inputs: ExitBackfillInputs,
+    policy: ExitBackfillPolicy,
+    since_ms: int,
+) -> Outcome:
+    rows = deduplicate_rows(rows)
+    orders = deduplicate_orders(orders)
+    positions = AccountPositions.of(
+        inputs.positions[inputs.positions["account_id"] == account_id],
+        complete=account_id not in inputs.positions_unknown,
+    )
+    crypto = frozenset(orders["symbol_token"].to_numpy()[orders["crypto"].to_numpy(dtype=bool)])
+    slices = build_slices(rows, crypto_tokens=crypto)
+    slices["account_id"] = account_id
+    slices["managed"] = _managed(slices, members)
+    known_pairs = [
+        *dict.fromkeys(zip(rows["profile_id"], rows["trade_id"], strict=True)),
+        *dict.fromkeys(zip(pending_rows["profile_id"], pending_rows["trade_id"], strict=True)),
+    ]
+    known = KnownTrades.of(members["profile_id"], [pair for pair in known_pairs if pair[1]])
+    pending = find_pending(rows, pending_rows, known)
+
+    defective = (slices["defect"] != "").to_numpy(dtype=bool)
+    candidate = (slices["open_e9"].to_numpy() > EPSILON_E9) | defective
+    over_exits = slices[(slices["open_e9"].to_numpy() < -EPSILON_E9) & ~defective]
+    net = slices["open_e9"].to_numpy() * np.where(slices["entry_side"].to_numpy() == BUY, 1, -1)
+    projected: dict[str, int] = {}
+    for token, quantity in zip(slices["symbol_token"][net != 0], net[net != 0], strict=True):
+        projected[token] = projected.get(token, 0) + int(quantity)
+    candidates = slices[candidate].reset_index(drop=True)
+    if defective.any():
+        candidates["open_e9"] = np.maximum(candidates["open_e9"].to_numpy(), 0)
+
+    state = _state(candidates, chosen, pending, positions, projected, policy, inputs.existing_order_ids)
+    represented, unknown = represented_quantities(orders, rows, inputs.consumption)
+    executed = orders["executed_e9"].to_numpy()
+    represented = np.where(unknown, executed, np.minimum(represented, executed))
+    capacity = executed - represented
+    defects = evidence_defects(orders, capacity, unknown, pending.order_ids, since_ms)
+    attributions = attribute_orders(orders, known, require_strong=policy.require_strong_attribution)
+    allocated = _allocate(state, orders, capacity, defects, attributions, policy)
+    return decide(state, orders, represented, allocated, rows, over_exits, policy)
+
+
+def _managed(slices: pd.DataFrame, members: pd.DataFrame) -> Bools:
+    scopes: dict[str, frozenset[str] | None] = {
+        profile: None if symbols is None else frozenset(symbol_token(symbol) for symbol in symbols)
+        for profile, symbols in zip(members["profile_id"], members["managed_symbols"], strict=True)
+    }
+    if all(scope is None for scope in scopes.values()):
+        return np.ones(len(slices), dtype=bool)
+    pairs = zip(slices["profile_id"], slices["symbol_token"], strict=True)
+    return np.array([(scope := scopes[profile]) is None or token in scope for profile, token in pairs], dtype=bool)
+
+
+def _state(
+    candidates: pd.DataFrame,
+    chosen: frozenset[str],
+    pending: PendingOrders,
+    positions: AccountPositions,
+    projected: dict[str, int],
+    policy: ExitBackfillPolicy,
+    existing: frozenset[str],
+) -> AccountState:
+    profile_ids, tokens = candidates["profile_id"].to_numpy(), candidates["symbol_token"].to_numpy()
+    trade_ids = candidates["trade_id"].to_numpy()
+    own = np.array([profile in chosen for profile in profile_ids], dtype=bool)
+    blocked = np.array(
+        [pending.blocks(p, t, s) for p, t, s in zip(profile_ids, trade_ids, tokens, strict=True)], dtype=bool
+    )
+    return AccountState(
+        slices=candidates,
+        own=own,
+        managed=candidates["managed"].to_numpy(dtype=bool),
+        defective=(candidates["defect"] != "").to_numpy(dtype=bool),
+        pending=blocked,
+        positions=positions,
+        projected=projected,
+        dust=dust_threshold_e9(candidates, policy),
+        existing_order_ids=existing,
+    )
+
+
+@dataclass(frozen=True)
+class _Orders:
+    """The columns of the account's orders that the allocation looks at."""
+
+    token: NDArray[Any]
+    side: NDArray[Any]
+    time: Ints
+
+
+def _allocate(
+    state: AccountState,
+    orders: pd.DataFrame,
+    capacity: NDArray[Any],
+    defects: NDArray[Any],
+    attributions: Sequence[Attribution],
+    policy: ExitBackfillPolicy,
+) -> Allocated:
+    """Give evidence to trades: every strong order together, oldest first, then the heuristics."""
+    slices = state.slices
+    view = _Orders(
+        orders["symbol_token"].to_numpy(), orders["side"].to_numpy(), orders["executed_at_ms"].to_numpy(dtype=np.int64)
+    )
+    at = {
+        key: index for index, key in enumerate(zip(slices["profile_id"], slices["trade_id"], strict=True))
+    }
+    trade = np.array([at.get(a.trade, -1) if a.trade else -1 for a in attributions], dtype=np.int64).reshape(-1)
+    named = np.array([a.trade is not None for a in attributions], dtype=bool).reshape(-1)
+    reasons = np.array([a.reason.value if a.reason else "" for a in attributions], dtype=object).reshape(-1)
+    reasons = np.where(defects != "", defects, reasons)
+    method = np.array([a.method.value if a.method else "" for a in attributions], dtype=object).reshape(-1)
+    _explain_strong(state, view, trade, named, reasons, policy)
+
+    taken = capacity * 0
+    open_left = slices["open_e9"].to_numpy().copy()
+    strong = np.flatnonzero(named & (reasons == ""))
+    if len(strong):
+        given = allocate(trade[strong], capacity[strong], open_left)
+        taken[strong] = given
+        reasons[strong[np.asarray(given == 0, dtype=bool)]] = NoEvidence.TRADE_COVERED.value
+        open_left = open_left - sum_by(trade[strong], given, len(slices))
+    free = np.array([a.heuristic for a in attributions], dtype=bool).reshape(-1) & (defects == "")
+    if policy.allow_heuristic_match and free.any() and len(slices):
+        limits = np.array([a.profile for a in attributions], dtype=object)
+        _allocate_heuristics(state, view, capacity, free, limits, trade, method, reasons, taken, open_left, policy)
+    return Allocated(trade=trade, taken=taken, method=method, reasons=reasons, attributions=attributions)
+
+
+def _explain_strong(
+    state: AccountState, view: _Orders, trade: Ints, named: Bools, reasons: NDArray[Any], policy: ExitBackfillPolicy
+) -> None:
+    """Say of each attributed order why its trade can't take it, where it can't."""
+    slices = state.slices
+    reasons[named & (trade < 0) & (reasons == "")] = NoEvidence.TRADE_NOT_OPEN.value
+    index = np.flatnonzero(named & (trade >= 0) & (reasons == ""))
+    if not len(index):
+        return
+    of = trade[index]
+    exit_side = state.exit_side[of]
+    earliest = slices["first_entry_ms"].to_numpy()[of] - policy.grace_ms
+    checks = (
+        (state.defective[of], NoEvidence.TRADE_NOT_DECIDABLE),
+        (~state.managed[of], NoEvidence.TRADE_UNMANAGED),
+        (~state.own[of], NoEvidence.PROFILE_SKIPPED),
+        (state.pending[of], NoEvidence.PENDING_BLOCKER),
+        (view.token[index] != slices["symbol_token"].to_numpy()[of], NoEvidence.WRONG_SYMBOL),
+        (view.side[index] != exit_side, NoEvidence.WRONG_SIDE),
+        (view.time[index] < earliest, NoEvidence.TOO_OLD),
+    )
+    for condition, reason in reversed(checks):
+        reasons[index[np.asarray(condition, dtype=bool)]] = reason.value
+
+
+def _allocate_heuristics(
+    state: AccountState,
+    view: _Orders,
+    capacity: NDArray[Any],
+    free: Bools,
+    limits: NDArray[Any],
+    trade: Ints,
+    method: NDArray[Any],
+    reasons: NDArray[Any],
+    taken: NDArray[Any],
+    open_left: NDArray[Any],
+    policy: ExitBackfillPolicy,
+) -> None:
+    """Match orders without a hint by unique quantity, then by being the only open trade of their symbol.
+
+    Every open trade of the account counts as a candidate, also those that can't take anything: an order that may belong to
+    a pending trade or to another profile is not proven for this one. A symbol with an undecidable trade is left alone.
+    """
+    slices = state.slices
+    tokens = slices["symbol_token"].to_numpy()
+    codes = {token: code for code, token in enumerate(dict.fromkeys(tokens))}
+    trade_token = np.array([codes[token] for token in tokens], dtype=np.int64)
+    order_token = np.array([codes.get(token, -1) for token in view.token], dtype=np.int64).reshape(-1)
+    undecidable = np.zeros(len(codes), dtype=bool)
+    undecidable[trade_token[state.defective]] = True
+    usable = free & (order_token >= 0)
+    reasons[free & ~usable] = NoEvidence.NO_OPEN_TRADE.value
+    usable &= ~undecidable[np.maximum(order_token, 0)]
+    reasons[free & (order_token >= 0)] = NoEvidence.NO_UNIQUE_MATCH.value
+
+    profile = slices["profile_id"].to_numpy()
+    takes = state.own & state.managed & ~state.pending & ~state.defective
+    exit_is_buy = (state.exit_side == BUY).astype(np.int64)
+    after = slices["newest_ms"].to_numpy(dtype=np.int64) - policy.grace_ms
+
+    def assign(order: Ints, target: Ints, how: MatchMethod) -> None:
+        fits = takes[target] & ((limits[order] == "") | (limits[order] == profile[target]))
+        order, target = order[fits], target[fits]
+        if not len(order):
+            return
+        given = allocate(target, capacity[order], open_left)
+        used = np.asarray(given > 0, dtype=bool)
+        taken[order], trade[order[used]], method[order[used]] = given, target[used], how.value
+        reasons[order] = np.where(used, "", NoEvidence.TRADE_COVERED.value)
+        np.subtract.at(open_left, target, given)
+
+    needy = np.flatnonzero((open_left > EPSILON_E9) & ~undecidable[trade_token])
+    offered = np.flatnonzero(usable)
+    if len(needy) and len(offered):
+        threshold = dust_threshold_e9(slices.iloc[needy], policy, quantity=open_left[needy], fee=False)
+        pair = unique_pairs(
+            trade_group=trade_token[needy] * 2 + exit_is_buy[needy],
+            trade_low=open_left[needy] - threshold,
+            trade_high=open_left[needy] + threshold,
+            trade_after=after[needy],
+            order_group=order_token[offered] * 2 + (view.side[offered] == BUY),
+            order_quantity=capacity[offered],
+            order_time=view.time[offered],
+        )
+        found = pair >= 0
+        assign(offered[found], needy[pair[found]], MatchMethod.QTY_UNIQUE)
+
+    count = np.bincount(trade_token, minlength=len(codes))
+    only = np.full(len(codes), -1, dtype=np.int64)
+    only[trade_token] = np.arange(len(slices))
+    rest = np.flatnonzero(usable & np.asarray(taken == 0, dtype=bool))
+    rest = rest[count[order_token[rest]] == 1]
+    target = only[order_token[rest]]
+    late = (view.side[rest] == state.exit_side[target]) & (view.time[rest] >= after[target])
+    assign(rest[late], target[late], MatchMethod.SINGLE_OPEN_TRADE)
+
+
+def _assemble(selected: pd.DataFrame, skipped: dict[str, str], parts: list[Outcome]) -> ExitBackfillPlan:
+    def joined(frames: list[pd.DataFrame], empty: pd.DataFrame) -> pd.DataFrame:
+        full = [frame for frame in frames if len(frame)]
+        if not full:
+            return empty
+        return full[0].reset_index(drop=True) if len(full) == 1 else pd.concat(full, ignore_index=True)
+
+    proposals = joined([part.proposals for part in parts], PROPOSALS.empty())
+    trades = joined([part.trades for part in parts], TRADES.empty())
+    evidence = joined([part.evidence for part in parts], EVIDENCE.empty())
+    check_conservation(trades, evidence)
+    result = selected[["profile_id", "user_id", "account_id", "batch_id"]].copy()
+    reasons = result["profile_id"].map(skipped)
+    result["attempted"] = (reasons == "").to_numpy(dtype=bool)
+    result["skipped_reason"] = reasons.to_numpy()
+    result["skipped_detail"] = selected["evidence_defect"].where(reasons == "evidence_incomplete", "")
+    counts = trades["profile_id"].value_counts()
+    result["open_trade_candidates"] = result["profile_id"].map(counts).fillna(0).astype("int64")
+    if len(result) == 1:
+        digests = {result["profile_id"].iloc[0]: proposals_digest(proposals)}
+    else:
+        digests = {profile: proposals_digest(own) for profile, own in proposals.groupby("profile_id")}
+    nothing = proposals_digest(PROPOSALS.empty())
+    result["digest"] = [digests.get(profile, nothing) for profile in result["profile_id"]]
+    return ExitBackfillPlan(
+        profiles=result[_PROFILE_RESULT].reset_index(drop=True),
+        slices=joined([part.slices for part in parts], SLICES.empty()),
+        trades=trades,
+        proposals=proposals,
+        decisions=joined([part.decisions for part in parts], DECISIONS.empty()),
+        evidence=evidence,
+        over_exits=joined([part.over_exits for part in parts], SLICES.empty()),
+        unmanaged=joined([part.unmanaged for part in parts], SLICES.empty()),
+    )

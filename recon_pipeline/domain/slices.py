@@ -1,0 +1,222 @@
+"""Slices: every trade of the ledger with its entry, exit and open quantity, and why it can't be decided where it can't.
+
+The entry side comes from an explicit action, never from whichever row happens to be first: a lost entry row must not turn
+an exit into a short. What does not belong here: exchange evidence and pending orders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from recon_pipeline.domain.frames import NO_TIME, SLICES
+from recon_pipeline.domain.quantities import EPSILON_E9
+from recon_pipeline.domain.terms import BUY, ENTRY, EXIT, FILLED_STATUSES, SELL, RowDefect
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Quantities = NDArray[Any]
+"""int64, or Python ints where totals do not fit"""
+
+_DEFECTS: Final[tuple[RowDefect, ...]] = (
+    RowDefect.CONFLICTING_ROWS,
+    RowDefect.CONFLICTING_QUANTITIES,
+    RowDefect.QUANTITY,
+    RowDefect.SIDE,
+    RowDefect.CONFLICTING_ENTRY_SIDES,
+    RowDefect.EXIT_ON_ENTRY_SIDE,
+    RowDefect.UNKNOWN_ENTRY_SIDE,
+    RowDefect.SYMBOL,
+    RowDefect.CONFLICTING_SYMBOLS,
+    RowDefect.TIME,
+)
+"""Of several defects of a trade the first of these is its reason."""
+_NONE: Final = len(_DEFECTS)
+_RANK: Final = {defect.value: rank for rank, defect in enumerate(_DEFECTS)} | {"": _NONE}
+_VWAP_PLACES: Final = Decimal("1e-9")
+
+
+def deduplicate_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Ledger rows with exact duplicates dropped; rows that share an order id and differ get ``conflicting_rows``.
+
+    A row without an order id is a duplicate where every column is the same.
+    """
+    if len(rows) < 2:  # noqa: PLR2004
+        return rows
+    keyed = (rows["order_id"] != "").to_numpy(dtype=bool)
+    repeated = rows.duplicated(["profile_id", "order_id"], keep=False).to_numpy(dtype=bool)
+    if not repeated.any():
+        return rows
+    suspects = rows[repeated].drop_duplicates()
+    kept = pd.concat([rows[~repeated], suspects])
+    still = kept.duplicated(["profile_id", "order_id"], keep=False).to_numpy(dtype=bool)
+    conflicting = still & (kept["order_id"] != "").to_numpy(dtype=bool)
+    if conflicting.any():
+        kept = kept.copy()
+        kept.loc[conflicting, "defect"] = RowDefect.CONFLICTING_ROWS.value
+    del keyed
+    return kept.reset_index(drop=True)
+
+
+def build_slices(rows: pd.DataFrame, *, crypto_tokens: frozenset[str]) -> pd.DataFrame:
+    """All trades with filled rows, as a SLICES frame without account and scope (``account_id`` empty, ``managed`` True).
+
+    :param rows: deduplicated LIFECYCLE_ROWS of any status
+    :param crypto_tokens: symbol tokens that the exchange calls crypto
+
+    Ordered by the first time of the trade's symbol, then of the trade, then by ids, whatever the order of the rows.
+    """
+    filled = rows["status"].isin(list(FILLED_STATUSES)).to_numpy(dtype=bool)
+    filled = filled & (rows["trade_id"] != "").to_numpy(dtype=bool)
+    if not filled.any():
+        return SLICES.empty()
+    table = {name: rows[name].to_numpy()[filled] for name in rows.columns}
+
+    trade_code, trades = pd.factorize(table["trade_id"])
+    profile_code, profiles = pd.factorize(table["profile_id"])
+    code, _ = pd.factorize(profile_code.astype(np.int64) * len(trades) + trade_code)
+    symbol_rank, _ = pd.factorize(table["symbol"], sort=True)
+    user_rank, _ = pd.factorize(table["user_id"], sort=True)
+    time: Ints = table["time_ms"].astype(np.int64)
+    # Ties of time are broken by content, so that the order of the input decides nothing.
+    order = np.lexsort((user_rank, symbol_rank, time, code))
+    table = {name: values[order] for name, values in table.items()}
+    time, code = time[order], code[order]
+    starts = np.flatnonzero(np.r_[True, code[1:] != code[:-1]])
+    group = np.cumsum(np.r_[True, code[1:] != code[:-1]]) - 1
+
+    quantity: Quantities = table["qty_e9"]
+    buy, sell = table["side"] == BUY, table["side"] == SELL
+    says_entry, says_exit = table["action"] == ENTRY, table["action"] == EXIT
+    rank: Ints = np.array([_RANK.get(defect, 0) for defect in table["defect"]], dtype=np.int64)
+
+    def any_of(mask: Bools) -> Bools:
+        return np.logical_or.reduceat(mask, starts)
+
+    entry_buy, entry_sell = any_of(says_entry & buy), any_of(says_entry & sell)
+    exit_buy, exit_sell = any_of(says_exit & buy), any_of(says_exit & sell)
+    conflicting = (entry_buy & entry_sell) | (~entry_buy & ~entry_sell & exit_buy & exit_sell)
+    is_long = entry_buy | (~entry_sell & exit_sell)
+    is_short = ~is_long & (entry_sell | exit_buy)
+    side = np.where(is_long, 1, np.where(is_short, -1, 0))
+    row_side = np.where(buy, 1, np.where(sell, -1, 0))
+    on_entry_side = (row_side == side[group]) & (row_side != 0)
+    inferred = ~says_entry & ~says_exit
+    is_entry = says_entry | (inferred & on_entry_side)
+    is_exit = says_exit | (inferred & ~on_entry_side & (row_side != 0) & (side[group] != 0))
+
+    zero = quantity * 0
+    entries = np.add.reduceat(np.where(is_entry, quantity, zero), starts)
+    exits = np.add.reduceat(np.where(is_exit, quantity, zero), starts)
+    net = np.add.reduceat(quantity * row_side, starts)
+    unknown_side = (side == 0) & (net != 0)
+    entries = np.where(unknown_side, abs(net), entries)
+    opened = entries - exits
+
+    # A side that is missing hurts only where the action is missing too.
+    hurts = (rank < _RANK[RowDefect.SIDE.value]) | ((rank == _RANK[RowDefect.SIDE.value]) & inferred)
+    quantity_defect = any_of(hurts)
+    wrong_exit = any_of(says_exit & on_entry_side)
+    token_code, _ = pd.factorize(table["symbol_token"])
+    first_token = token_code[starts]
+    has_token = table["symbol_token"] != ""
+    several = any_of((token_code != first_token[group]) & has_token & has_token[starts][group])
+
+    worst = np.minimum.reduceat(rank, starts)
+    for condition, defect in (
+        (conflicting, RowDefect.CONFLICTING_ENTRY_SIDES),
+        (wrong_exit, RowDefect.EXIT_ON_ENTRY_SIDE),
+        (unknown_side, RowDefect.UNKNOWN_ENTRY_SIDE),
+        (several, RowDefect.CONFLICTING_SYMBOLS),
+    ):
+        worst = np.where(condition, np.minimum(worst, _RANK[defect.value]), worst)
+    undecidable = quantity_defect | conflicting | wrong_exit | unknown_side
+    # A trade whose quantities are certain and closed needs no time and no symbol.
+    worst = np.where((opened > EPSILON_E9) | undecidable, worst, _NONE)
+
+    far = np.iinfo(np.int64).max
+    entry_time = np.where(is_entry & (time != NO_TIME), time, far)
+    first_entry = np.minimum.reduceat(entry_time, starts)
+    first_entry = np.where(first_entry == far, NO_TIME, first_entry)
+    first = np.minimum.reduceat(np.where(time == NO_TIME, far, time), starts)
+    first = np.where(first == far, NO_TIME, first)
+    newest = np.maximum.reduceat(time, starts)
+
+    interesting = (abs(opened) > EPSILON_E9) | (worst < _NONE)
+    token: NDArray[Any] = table["symbol_token"][starts]
+    slash = any_of(np.array(["/" in symbol for symbol in table["symbol"]], dtype=bool))
+    frame = pd.DataFrame(
+        {
+            "profile_id": pd.Series(table["profile_id"][starts], dtype=object),
+            "user_id": pd.Series(_first_text(table["user_id"], starts), dtype=object),
+            "account_id": pd.Series([""] * len(starts), dtype=object),
+            "trade_id": pd.Series(table["trade_id"][starts], dtype=object),
+            "symbol": pd.Series(table["symbol"][starts], dtype=object),
+            "symbol_token": pd.Series(token, dtype=object),
+            "entry_side": pd.Series(np.array(["", BUY, SELL], dtype=object)[side], dtype=object),
+            "entry_e9": entries,
+            "exit_e9": exits,
+            "open_e9": opened,
+            "entry_price": pd.Series(
+                _entry_prices(table["price"], quantity, is_entry, starts, interesting), dtype=object
+            ),
+            "first_entry_ms": first_entry.astype(np.int64),
+            "newest_ms": newest.astype(np.int64),
+            "first_ms": first.astype(np.int64),
+            "action_inferred": any_of(inferred),
+            "crypto": slash | np.isin(token.astype(str), list(crypto_tokens)),
+            "managed": np.ones(len(starts), dtype=bool),
+            "defect": pd.Series(np.array([d.value for d in _DEFECTS] + [""], dtype=object)[worst], dtype=object),
+        }
+    )
+    del profiles
+    return frame.iloc[_display_order(frame)].reset_index(drop=True)
+
+
+def _display_order(frame: pd.DataFrame) -> Ints:
+    """By the first time of the symbol, then of the trade, then by trade and profile id."""
+    token_code, tokens = pd.factorize(frame["symbol_token"].to_numpy(), sort=True)
+    first = frame["first_ms"].to_numpy()
+    symbol_first = np.full(len(tokens), np.iinfo(np.int64).max)
+    np.minimum.at(symbol_first, token_code, first)
+    trade_rank, _ = pd.factorize(frame["trade_id"].to_numpy(), sort=True)
+    profile_rank, _ = pd.factorize(frame["profile_id"].to_numpy(), sort=True)
+    return np.lexsort((profile_rank, trade_rank, first, token_code, symbol_first[token_code]))
+
+
+def _first_text(values: NDArray[Any], starts: Ints) -> list[str]:
+    """The first non-empty text of each group."""
+    out: list[str] = list(values[starts])
+    ends = np.r_[starts[1:], len(values)]
+    for index in np.flatnonzero(values[starts] == ""):
+        out[index] = next((text for text in values[starts[index] : ends[index]] if text), "")
+    return out
+
+
+def _entry_prices(
+    prices: NDArray[Any], quantity: Quantities, is_entry: Bools, starts: Ints, wanted: Bools
+) -> Sequence[Decimal | None]:
+    """The volume-weighted price of each wanted group's entries; None where an entry has no price.
+
+    One entry's price is copied; an average is rounded to nine decimals.
+    """
+    out: list[Decimal | None] = [None] * len(starts)
+    ends = np.r_[starts[1:], len(prices)]
+    for index in np.flatnonzero(wanted):
+        at = [row for row in range(starts[index], ends[index]) if is_entry[row]]
+        if not at or any(prices[row] is None for row in at):
+            continue
+        distinct = {prices[row] for row in at}
+        if len(distinct) == 1:
+            out[index] = distinct.pop()
+            continue
+        total = sum(int(quantity[row]) for row in at)
+        if total:
+            value = sum((prices[row] * int(quantity[row]) for row in at), Decimal(0)) / total
+            out[index] = value.quantize(_VWAP_PLACES)
+    return out

@@ -1,6 +1,6 @@
 """A real Postgres for the tests: one server per test process, a migrated template, a clone of it per test.
 
-Fixtures, for every test: ``postgres`` (the server), ``empty_database_url`` (nothing in it), ``database_url`` (migrated).
+Fixtures: ``postgres`` (the server), ``database_url`` (migrated, fresh), ``empty_database_url`` and ``new_database``.
 """
 
 from __future__ import annotations

@@ -2,17 +2,18 @@
 
 What belongs here: making a connection. What does not: any statement (``sql/*.sql``) and any URL (callers bring it).
 
-Connections are in autocommit mode: one statement is one transaction, and whatever needs more says
-``with connection.transaction():``. Rows are dictionaries. Numbers in JSON are read as ``Decimal``.
+Connections are in autocommit mode: one statement is one transaction, and whatever needs more says ``with
+connection.transaction():``. Rows are dictionaries. Numbers in JSON are read as ``Decimal``.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import json
+import operator
 from decimal import Decimal
 from functools import partial
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, SupportsIndex, TypeAlias
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -72,7 +73,7 @@ def connect(
 
 
 def _in_role(connection: Connection, role: Role | None, database_url: str) -> Connection:
-    """The connection if it really acts as the role: a pooler that drops start-up options must not hand out more rights."""
+    """Return the connection if it acts as the role: a pooler that drops start-up options must not hand out more."""
     if role is None:
         return connection
     row = connection.execute(b"SELECT current_user AS name").fetchone()
@@ -86,7 +87,7 @@ def _in_role(connection: Connection, role: Role | None, database_url: str) -> Co
 
 
 def describe(database_url: str) -> str:
-    """Server, database and user of a URL, for messages."""
+    """Return server, database and user of a URL, for messages."""
     try:
         parts = conninfo_to_dict(database_url)
     except psycopg.Error:
@@ -98,7 +99,7 @@ def describe(database_url: str) -> str:
 
 
 def redact(text: str, database_url: str) -> str:
-    """The text without anything secret of the URL. Of a URL that can't be parsed nothing can be told apart."""
+    """Return the text without anything secret of the URL. Of a URL that can't be parsed nothing can be told apart."""
     try:
         parts = conninfo_to_dict(database_url)
     except psycopg.Error:
@@ -109,8 +110,10 @@ def redact(text: str, database_url: str) -> str:
     return text
 
 
-def _json_value(value: object) -> str:
-    """Exact decimals and instants as JSON strings."""
+def _json_value(value: object) -> str | int:
+    """Return exact decimals and instants as JSON strings, numpy's integers as numbers."""
+    if isinstance(value, SupportsIndex):
+        return operator.index(value)
     if isinstance(value, Decimal):
         return format(value, "f")
     if isinstance(value, dt.datetime):

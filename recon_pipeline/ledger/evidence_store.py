@@ -1,10 +1,10 @@
 """What the exchange said, kept in Postgres: executions, orders, and how far each stream has been read.
 
-What belongs here: storing and reading evidence. What does not: asking the exchange, parsing its answers, and deciding whether
-a reading is complete (``exchange``, which declares the protocol that this class satisfies).
+What belongs here: storing and reading evidence. What does not: asking the exchange, parsing its answers, and deciding
+whether a reading is complete (``exchange``, which declares the protocol that this class satisfies).
 
-Rows are dictionaries in the columns of ``recon.executions`` and ``recon.exchange_orders``: quantities and prices as Decimal or
-text, instants as aware datetimes or ISO text, the exchange's own answer in ``raw``.
+Rows are dictionaries in the columns of ``recon.executions`` and ``recon.exchange_orders``: quantities and prices as
+Decimal or text, instants as aware datetimes or ISO text, the exchange's own answer in ``raw``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class EvidenceStore(Session):
         return self._upsert("upsert_exchange_orders", rows)
 
     def watermark(self, account_id: str, stream: str) -> Row | None:
-        """How far the stream has been read: last_id, covered_from, covered_until; None before the first reading."""
+        """Return how far the stream has been read: last_id, covered_from, covered_until, or None."""
         rows = self.rows("select_watermark", {"account_id": account_id, "stream": stream})
         return rows[0] if rows else None
 
@@ -67,19 +67,19 @@ class EvidenceStore(Session):
         )[0]
 
     def executions_since(self, account_id: str, since: dt.datetime) -> list[Row]:
-        """Executions at or after the instant, oldest first."""
+        """Return executions at or after the instant, oldest first."""
         return self.rows("select_executions_since", {"account_id": account_id, "since": since})
 
     def executions_of_orders(self, account_id: str, order_ids: Sequence[str]) -> list[Row]:
-        """Every stored execution of the orders, oldest first."""
+        """Return every stored execution of the orders, oldest first."""
         return self.rows("select_executions_of_orders", {"account_id": account_id, "order_ids": list(order_ids)})
 
     def exchange_orders_since(self, account_id: str, since: dt.datetime) -> list[Row]:
-        """Orders filled at or after the instant, and those with an execution since."""
+        """Return orders filled at or after the instant, and those with an execution since."""
         return self.rows("select_exchange_orders_since", {"account_id": account_id, "since": since})
 
     def exchange_orders_by_id(self, account_id: str, order_ids: Sequence[str]) -> list[Row]:
-        """The stored orders among the ids."""
+        """Return the stored orders among the ids."""
         return self.rows("select_exchange_orders_by_id", {"account_id": account_id, "order_ids": list(order_ids)})
 
     def _upsert(self, name: str, rows: Sequence[Mapping[str, Any]]) -> Upserted:

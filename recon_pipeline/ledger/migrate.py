@@ -1,12 +1,13 @@
 """Brings a database to the state this version needs: numbered SQL files once each, then the repeatable ones.
 
-What belongs here: which files are due, the lock, the record of what was applied. What does not: any table, view or role
-(they are SQL, in ``sql/migrations``), and judging the bots' tables (``requirements``).
+What belongs here: which files are due, the lock, the record of what was applied. What does not: any table, view or
+role (they are SQL, in ``sql/migrations``), and judging the bots' tables (``requirements``).
 
-Each numbered file runs once, in a transaction of its own, and its checksum is kept: a file that changed after it was applied
-is an error. The repeatable files (conversions, views, roles) run together, in one transaction, whenever one of them or the
-shape of the bots' tables has changed. Processes that start at once take turns by a transaction-level advisory lock that is
-polled, never waited for, so it holds through a transaction pooler and can't deadlock with a concurrent index build.
+Each numbered file runs once, in a transaction of its own, and its checksum is kept: a file that changed after it was
+applied is an error. The repeatable files (conversions, views, roles) run together, in one transaction, whenever one
+of them or the shape of the bots' tables has changed. Processes that start at once take turns by a transaction-level
+advisory lock that is polled, never waited for: it holds through a transaction pooler and can't deadlock with a
+concurrent index build.
 """
 
 from __future__ import annotations
@@ -62,12 +63,12 @@ class Migration:
 
     @property
     def checksum(self) -> str:
-        """Of the content; line endings don't count."""
+        """Return a hash of the content; line endings don't count."""
         return hashlib.sha256(self.text.replace(b"\r\n", b"\n")).hexdigest()
 
 
 def migrations(directory: Path | None = None) -> list[Migration]:
-    """The numbered files in order, then the repeatable ones in order."""
+    """Return the numbered files in order, then the repeatable ones in order."""
     folder = directory or sql_directory() / "migrations"
     numbered = [Migration(path.stem, path.read_bytes()) for path in sorted(folder.glob("[0-9]*.sql"))]
     repeatable = [
@@ -102,13 +103,13 @@ def migrate(
 
 
 def pending(database_url: str, *, directory: Path | None = None) -> list[str]:
-    """Names of what `migrate` would apply; changes nothing."""
+    """Return the names of what `migrate` would apply; change nothing."""
     with connect(database_url, application_name="recon doctor") as connection:
         return [migration.name for migration in _due(connection, migrations(directory))]
 
 
 def _due(connection: psycopg.Connection[dict[str, Any]], files: list[Migration]) -> list[Migration]:
-    """What has to run: the numbered files not yet applied, and all repeatable ones if any of their inputs changed."""
+    """Return what is due: the numbered files not yet applied, and all repeatable ones if an input changed."""
     known = _applied(connection)
     numbered = [m for m in files if not m.repeatable]
     changed = [m.name for m in numbered if m.name in known and known[m.name] != m.checksum]
@@ -119,8 +120,8 @@ def _due(connection: psycopg.Connection[dict[str, Any]], files: list[Migration])
         )
     due = [m for m in numbered if m.name not in known]
     repeatable = [m for m in files if m.repeatable]
-    print_now = _fingerprint(connection, repeatable)
-    if due or known.get(REPEATABLE) != print_now:
+    fingerprint = _fingerprint(connection, repeatable)
+    if due or known.get(REPEATABLE) != fingerprint:
         due += repeatable
     return due
 

@@ -1,7 +1,7 @@
 """A connection that is opened when first needed and opened again after the server went away.
 
-What belongs here: running one named statement for a reader. What does not: transactions and writes to the bots' tables; those
-take a connection of their own (``database.connect``) and lose it with the failure.
+What belongs here: running one named statement for a reader. What does not: transactions and writes to the bots'
+tables; those take a connection of their own (``database.connect``) and lose it with the failure.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Session:
         self._connection: Connection | None = None
 
     def rows(self, name: str, parameters: Mapping[str, Any] | None = None) -> list[Row]:
-        """Run the statement and return its rows. Every statement run here may be repeated, so a lost connection is retried."""
+        """Run the statement, return its rows. All statements run here may be repeated: a lost connection is retried."""
         with self._lock:
             fresh = self._connection is None or self._connection.closed
             try:
@@ -49,11 +49,13 @@ class Session:
                 self._connection = None
 
     def __enter__(self) -> Self:
+        """Return itself; nothing is opened yet."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Close the connection."""
         self.close()
 
     def _run(self, name: str, parameters: Mapping[str, Any] | None) -> list[Row]:
@@ -63,6 +65,6 @@ class Session:
 
 
 def json_rows(rows: Sequence[Mapping[str, Any]], size: int = ROWS_PER_STATEMENT) -> Iterator[Jsonb]:
-    """Rows as parameters for ``jsonb_to_recordset``, at most ``size`` in one statement."""
+    """Yield rows as parameters for ``jsonb_to_recordset``, at most ``size`` in one statement."""
     for begin in range(0, len(rows), size):
         yield Jsonb([dict(row) for row in rows[begin : begin + size]])

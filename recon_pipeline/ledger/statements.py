@@ -1,11 +1,11 @@
-"""The SQL of the pipeline: named blocks of the files in ``sql/``, one text for the pipeline and for an operator's psql.
+r"""The SQL of the pipeline: named blocks of the files in ``sql/``, also pasted into psql.
 
 What belongs here: finding and reading the files. What does not: SQL, and running it.
 
-A block opens with ``-- name: select_something`` and a comment that says which index it relies on or which lock it takes, and
-ends where the next one begins. Parameters are psql variables, ``:'profile_id'``, so that a block can be pasted into psql after
-``\\set profile_id p1``; here they become psycopg's ``%(profile_id)s``. (psycopg's own spelling is understood too, but can't be
-pasted.) A per cent sign is written once, as in psql.
+A block opens with ``-- name: select_something`` and a comment that says which index it relies on or which lock it
+takes, and ends where the next one begins. Parameters are psql variables, ``:'profile_id'``, so that a block can be
+pasted into psql after ``\set profile_id p1``; here they become psycopg's ``%(profile_id)s``. (psycopg's own spelling
+is understood too, but can't be pasted.) A per cent sign is written once, as in psql.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Statement:
 
 
 def sql_directory() -> Path:
-    """``sql/`` of the source checkout, or its copy in an installed wheel."""
+    """Return ``sql/`` of the source checkout, or its copy in an installed wheel."""
     package = Path(__file__).resolve().parent.parent
     for candidate in (package / "_sql", package.parent / "sql"):
         if (candidate / "migrations").is_dir():
@@ -49,7 +49,7 @@ def sql_directory() -> Path:
 
 
 def statement(name: str) -> bytes:
-    """The named statement, as psycopg takes it."""
+    """Return the named statement, as psycopg takes it."""
     found = statements().get(name)
     if found is None:
         raise StatementError(f"no statement is named {name!r} in {sql_directory()}")
@@ -58,7 +58,7 @@ def statement(name: str) -> bytes:
 
 @cache
 def statements() -> dict[str, Statement]:
-    """Every named statement of ``sql/*.sql``."""
+    """Return every named statement of ``sql/*.sql``."""
     found: dict[str, Statement] = {}
     for path in sorted(sql_directory().glob("*.sql")):
         for block in parse(path.read_text(encoding="utf-8"), path.name):
@@ -69,7 +69,7 @@ def statements() -> dict[str, Statement]:
 
 
 def parse(text: str, file: str) -> list[Statement]:
-    """The named blocks of one file."""
+    """Return the named blocks of one file."""
     blocks: list[tuple[str, list[str]]] = []
     for line in text.splitlines():
         if match := _NAME.match(line):

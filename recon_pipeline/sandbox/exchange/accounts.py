@@ -53,6 +53,11 @@ class Account:
         self._open: dict[str, None] = {}
         self._step = 0
 
+    @property
+    def revision(self) -> int:
+        """Grows with every order version, booking and activity."""
+        return self._step + len(self._bookings) + len(self._activities)
+
     # --- orders
 
     def put(self, order: Order, at_ns: int) -> Order:

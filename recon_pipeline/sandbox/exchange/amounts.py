@@ -12,7 +12,7 @@ CENT = Decimal("0.01")
 def parse_amount(value: object) -> Decimal:
     """A finite Decimal out of text or a JSON number; ValueError for anything else."""
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
-        raise ValueError(f"not a number: {value!r}")
+        raise ValueError(f"not a number: {value!r}")  # noqa: TRY004 (a JSON value of the wrong kind is a wrong value)
     try:
         amount = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
     except InvalidOperation as error:

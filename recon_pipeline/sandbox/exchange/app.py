@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -268,9 +269,15 @@ async def _http_error(_request: Request, error: Exception) -> Response:
     return JSONResponse({"code": status * 100_000, "message": str(error)}, status)
 
 
-def trading_app(book: ExchangeBook, limiter: RateLimiter, more_routes: list[BaseRoute]) -> Starlette:
+def trading_app(
+    book: ExchangeBook,
+    limiter: RateLimiter,
+    more_routes: list[BaseRoute],
+    lifespan: Callable[[Starlette], AbstractAsyncContextManager[None]],
+) -> Starlette:
     """The application: the Trading API and whatever else is served next to it."""
     return Starlette(
         routes=[*TradingApi(book, limiter).routes(), *more_routes],
         exception_handlers={HTTPException: _http_error},
+        lifespan=lifespan,
     )

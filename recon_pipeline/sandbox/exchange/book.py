@@ -56,6 +56,12 @@ class ExchangeBook:
         for listener in self.listeners:
             listener(event)
 
+    @property
+    def revision(self) -> int:
+        """Grows with every change of the state."""
+        with self.lock:
+            return self.changes + sum(account.revision for account in self._accounts.values())
+
     # --- accounts
 
     def add_account(

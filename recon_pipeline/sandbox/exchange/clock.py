@@ -58,7 +58,7 @@ class IdSource:
     """Random UUIDs; the same ones again for the same seed."""
 
     def __init__(self, seed: int | None = None) -> None:
-        self._random: random.Random = random.SystemRandom() if seed is None else random.Random(seed)
+        self._random: random.Random = random.SystemRandom() if seed is None else random.Random(seed)  # noqa: S311
         self._seeded = seed is not None
 
     def new(self) -> str:
@@ -73,7 +73,7 @@ class IdSource:
         """Continue where `dump` left."""
         if isinstance(state, list | tuple):
             version, internal, gauss = state
-            self._random = random.Random()
+            self._random = random.Random()  # noqa: S311
             self._random.setstate((version, tuple(internal), gauss))
             self._seeded = True
 

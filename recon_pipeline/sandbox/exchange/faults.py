@@ -17,12 +17,11 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from uvicorn.protocols.http import h11_impl
-
 from recon_pipeline.sandbox.exchange import errors
 from recon_pipeline.sandbox.exchange.accounts import Account
 from recon_pipeline.sandbox.exchange.app import STALE_SECONDS
 from recon_pipeline.sandbox.exchange.book import ExchangeBook
+from recon_pipeline.sandbox.exchange.wire import cut_connection
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -95,7 +94,8 @@ class Fault:
         self.kind = FaultKind(self.kind)
         self.fields = tuple(self.fields)
         self.qty = Decimal(self.qty)
-        self._random = random.Random(self.seed)
+        self.seconds, self.probability = float(self.seconds), float(self.probability)
+        self._random = random.Random(self.seed)  # noqa: S311
 
     def strikes(self, method: str, path: str, account: Account | None) -> bool:
         """Whether it strikes this request; counts if it does."""
@@ -152,23 +152,6 @@ class Faults:
             return [fault for fault in self._faults if fault.strikes(method, path, account)]
 
 
-_TRANSPORTS: dict[Any, asyncio.Transport] = {}
-
-
-class TrackedProtocol(h11_impl.H11Protocol):
-    """uvicorn's HTTP protocol, with its transport to be found by the client's address, to be able to cut it."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Remember the transport."""
-        super().connection_made(transport)
-        _TRANSPORTS[self.client] = transport
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
-        _TRANSPORTS.pop(self.client, None)
-        super().connection_lost(exc)
-
-
 class FaultInjector:
     """ASGI middleware that applies the faults in force."""
 
@@ -204,7 +187,7 @@ class FaultInjector:
             if fault.kind is FaultKind.DROP_MID_BODY:
                 await answer.give(send, until=max(1, len(answer.body) // 2))
                 await asyncio.sleep(0.01)
-                _cut(scope)
+                cut_connection(scope)
                 return
             if fault.kind not in _AFTER_BY_NATURE:
                 if await self._break(fault, scope, receive, send):
@@ -226,11 +209,11 @@ class FaultInjector:
     async def _break(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> bool:
         """Answer (or not) instead of the exchange. True if the request is over."""
         if fault.kind is FaultKind.DROP:
-            _cut(scope)
+            cut_connection(scope)
             return True
         if fault.kind is FaultKind.TIMEOUT:
             await _wait_for_disconnect(receive, fault.seconds)
-            _cut(scope)
+            cut_connection(scope)
             return True
         if fault.kind is FaultKind.HTML:
             page = f"<html><head><title>{fault.status}</title></head><body><h1>{fault.status}</h1></body></html>"
@@ -321,13 +304,6 @@ class _Answer:
 
     def put_json(self, content: Any) -> None:
         self.body = json.dumps(content, separators=(",", ":")).encode()
-
-
-def _cut(scope: Scope) -> None:
-    client = scope.get("client")
-    transport = _TRANSPORTS.get(tuple(client)) if client else None
-    if transport is not None:
-        transport.abort()
 
 
 async def _wait_for_disconnect(receive: Receive, seconds: float) -> None:

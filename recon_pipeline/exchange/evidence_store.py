@@ -4,8 +4,8 @@ What belongs here: the protocol, and an implementation in memory for a single pr
 tests). What does not: SQL; the durable implementation is ``ledger.evidence_store``, which fits this protocol without
 importing it.
 
-Rows are mappings with the columns of ``recon.executions``, ``recon.exchange_orders`` and ``recon.watermarks``: quantities
-and prices ``Decimal`` or None, instants aware datetimes or None, ``raw`` the record as the exchange sent it, in JSON.
+Rows are mappings with the columns of ``recon.executions``, ``recon.exchange_orders`` or ``recon.watermarks``: amounts
+``Decimal`` or None, instants aware datetimes or None, ``raw`` the record as the exchange sent it, in JSON.
 What is kept are facts by id: keeping one twice changes nothing.
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -41,7 +41,7 @@ def exchange_sim(
     market_hours: bool,
     accounts: tuple[str, ...],
 ) -> None:
-    """Serve a simulated Alpaca paper Trading API until interrupted.
+    r"""Serve a simulated Alpaca paper Trading API until interrupted.
 
     Clients use it like the paper API: TradingClient(key, secret, url_override=URL), and URL/stream for trade updates.
     Prices, fills, history, faults and the clock are commanded under URL/sim, from this machine only.
@@ -53,7 +53,7 @@ def exchange_sim(
       curl -X POST localhost:8765/sim/faults -d '{"kind": "error", "status": 503, "path": "/v2/orders*", "count": 2}'
     """
     from recon_pipeline.sandbox.exchange.book import ExchangeBook
-    from recon_pipeline.sandbox.exchange.clock import UTC, SimClock
+    from recon_pipeline.sandbox.exchange.clock import SimClock
     from recon_pipeline.sandbox.exchange.server import running_exchange
     from recon_pipeline.sandbox.exchange.trading import TradingRules
 
@@ -72,8 +72,6 @@ def exchange_sim(
         click.echo(f"simulated Alpaca at {sim.url}   trade updates at {sim.stream_url}")
         for account in sim.book.accounts():
             click.echo(f"account {account.number}   key {account.keys.key_id}   secret {account.keys.secret_key}")
-        click.echo(
-            "prices, fills, history, faults, clock: POST under /sim (see docs of recon_pipeline.sandbox.exchange)"
-        )
+        click.echo("commands (prices, fills, history, faults, clock): POST to /sim/..., from this machine only")
         stopped.wait()
     click.echo("stopped")

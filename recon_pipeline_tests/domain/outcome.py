@@ -84,4 +84,4 @@ def proposals(answer: Answer) -> list[Answer]:
 
 def evidence(answer: Answer) -> dict[str, Answer]:
     """Evidence by exchange order id."""
-    return {row["exchange_order_id"]: row for row in answer["evidence"]}
+    return {row["order_id"]: row for row in answer["evidence"]}

@@ -177,9 +177,13 @@ class Settings:
         key_id, secret = self._environment.get(key_name, "").strip(), self._environment.get(secret_name, "").strip()
         if not key_id or not secret:
             missing = key_name if not key_id else secret_name
-            raise SettingError(f"account {account_id!r} has no keys: {missing} is not set; set {prefix}KEY_ID and {prefix}SECRET_KEY")
+            raise SettingError(
+                f"account {account_id!r} has no keys: {missing} is not set; set {prefix}KEY_ID and {prefix}SECRET_KEY"
+            )
         shared_url = self._environment.get("APCA_API_BASE_URL", "").strip() or PAPER_URL
-        return AccountKeys(account_id, key_id, secret, self._environment.get(prefix + "BASE_URL", "").strip() or shared_url)
+        return AccountKeys(
+            account_id, key_id, secret, self._environment.get(prefix + "BASE_URL", "").strip() or shared_url
+        )
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -208,5 +212,3 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         stuck_batch_seconds=read.integer("RECON_STUCK_BATCH_SECONDS", default=300, least=10),
         _environment=values,
     )
-
-

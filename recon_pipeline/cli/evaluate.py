@@ -18,7 +18,7 @@ import pandas as pd
 
 from recon_pipeline.domain.audit import AuditRecord, decision_audit_records, order_records, proposal_audit_records
 from recon_pipeline.domain.exit_backfill import plan_exit_backfill
-from recon_pipeline.domain.frames import NO_TIME
+from recon_pipeline.domain.frames import NO_TIME, rows_of
 from recon_pipeline.domain.instants import iso_ms, parse_instant
 from recon_pipeline.domain.plan import ExitBackfillInputs, ProfilePlan
 from recon_pipeline.domain.quantities import decimal_text, decimal_text_e9
@@ -156,7 +156,7 @@ def _answer(identity: object, plan: ProfilePlan, *, apply: bool) -> dict[str, An
                 "executed_at": None if row.executed_at_ms == NO_TIME else iso_ms(row.executed_at_ms),
                 "reason": row.reason or None,
             }
-            for row in plan.evidence.itertuples(index=False)
+            for row in rows_of(plan.evidence)
         ],
         "digest": plan.digest,
     }
@@ -165,7 +165,7 @@ def _answer(identity: object, plan: ProfilePlan, *, apply: bool) -> dict[str, An
 def _trades(slices: pd.DataFrame) -> list[dict[str, str]]:
     return [
         {"symbol": row.symbol, "trade_id": row.trade_id, "open_qty": decimal_text_e9(row.open_e9)}
-        for row in slices.itertuples(index=False)
+        for row in rows_of(slices)
     ]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from recon_pipeline.domain.frames import NO_TIME
+from recon_pipeline.domain.frames import NO_TIME, rows_of
 from recon_pipeline.domain.instants import iso_ms
 from recon_pipeline.domain.plan import ProfilePlan
 from recon_pipeline.domain.quantities import from_e9
@@ -42,11 +42,13 @@ def order_records(plan: ProfilePlan) -> list[OrderRecord]:
             "source": "BOT",
             "sub_tag": row.sub_tag or None,
         }
-        for row in plan.proposals.itertuples(index=False)
+        for row in rows_of(plan.proposals)
     ]
 
 
-def proposal_audit_records(plan: ProfilePlan, decision: Decision, *, applied_at: datetime | None = None) -> list[AuditRecord]:
+def proposal_audit_records(
+    plan: ProfilePlan, decision: Decision, *, applied_at: datetime | None = None
+) -> list[AuditRecord]:
     """One audit record per proposal, with ``decision`` DRY_RUN, PENDING_APPLY or APPLIED."""
     reason = Reason.INSERTED if decision is Decision.APPLIED else Reason.ELIGIBLE
     return [
@@ -72,7 +74,7 @@ def proposal_audit_records(plan: ProfilePlan, decision: Decision, *, applied_at:
             },
             "applied_at": applied_at,
         }
-        for row in plan.proposals.itertuples(index=False)
+        for row in rows_of(plan.proposals)
     ]
 
 
@@ -98,7 +100,7 @@ def decision_audit_records(plan: ProfilePlan, *, dry_run: bool) -> list[AuditRec
             "metadata": row.metadata,
             "applied_at": None,
         }
-        for row in ordered.itertuples(index=False)
+        for row in rows_of(ordered)
     ]
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from recon_pipeline.domain.allocation import sum_by
 from recon_pipeline.domain.attribution import Attribution
 from recon_pipeline.domain.dust import fee_allowance_e9, is_affordable
-from recon_pipeline.domain.frames import DECISIONS, EVIDENCE, NO_TIME, PROPOSALS, TRADES
+from recon_pipeline.domain.frames import DECISIONS, EVIDENCE, NO_TIME, PROPOSALS, TRADES, rows_of
 from recon_pipeline.domain.instants import iso_ms
 from recon_pipeline.domain.plan import BACKFILL_PREFIX, DUST_PREFIX, backfill_order_id
 from recon_pipeline.domain.policy import ExitBackfillPolicy
@@ -116,7 +116,7 @@ class _ExistingIds:
     def __init__(self, rows: pd.DataFrame, known: frozenset[str]) -> None:
         ids = rows["order_id"].to_numpy()
         backfills = [index for index, order_id in enumerate(ids) if order_id.startswith(BACKFILL_PREFIX)]
-        self._rows = {row.order_id: row for row in rows.iloc[backfills].itertuples(index=False)}
+        self._rows = {row.order_id: row for row in rows_of(rows.iloc[backfills])}
         self._known = known
         self.empty = not self._rows and not known
 
@@ -567,7 +567,10 @@ def _proposal_frame(
         "reapply": proposed.reapply[at],
     }
     return pd.DataFrame(
-        {name: pd.Series(v, dtype=object) if v.dtype.kind in "OU" and name != "qty_e9" else v for name, v in columns.items()}
+        {
+            name: pd.Series(v, dtype=object) if v.dtype.kind in "OU" and name != "qty_e9" else v
+            for name, v in columns.items()
+        }
     )
 
 

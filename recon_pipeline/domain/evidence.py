@@ -130,7 +130,9 @@ def _cited_orders(orders: pd.DataFrame, rows: pd.DataFrame, backfills: list[int]
             continue
         near = [index for at in moments for index in by_time.get(at, ())]
         # An order that grew has a later time than the row that represents its first part.
-        later = (i for i in by_symbol.get((row_tokens[row], row_sides[row]), ()) if moments and executed_at[i] > moments[0])
+        later = (
+            i for i in by_symbol.get((row_tokens[row], row_sides[row]), ()) if moments and executed_at[i] > moments[0]
+        )
         for index in (*near, *later):
             if any(backfill_order_id(profiles[row], trades[row], order_ids[index], iso) == ids[row] for iso in spelled):
                 cited[row] = index

@@ -77,7 +77,9 @@ def plan_exit_backfill(
                 chosen,
                 rows=inputs.lifecycle_rows if single else inputs.lifecycle_rows[row_accounts == account_id],
                 pending_rows=inputs.pending_rows if single else inputs.pending_rows[pending_accounts == account_id],
-                orders=inputs.exchange_orders[inputs.exchange_orders["account_id"] == account_id],
+                orders=inputs.exchange_orders
+                if single
+                else inputs.exchange_orders[inputs.exchange_orders["account_id"] == account_id],
                 inputs=inputs,
                 policy=policy,
                 since_ms=since,
@@ -90,7 +92,9 @@ def _accounts_of(rows: pd.DataFrame, account_of: dict[str, str]) -> NDArray[Any]
     accounts = rows["profile_id"].map(account_of)
     if accounts.isna().any():
         stranger = rows["profile_id"][accounts.isna()].iloc[0]
-        raise ValueError(f"a ledger row names profile {stranger!r}, which inputs.profiles does not hold; add it as context")
+        raise ValueError(
+            f"a ledger row names profile {stranger!r}, which inputs.profiles does not hold; add it as context"
+        )
     return accounts.to_numpy()
 
 
@@ -116,6 +120,10 @@ def _plan_account(
     slices = build_slices(rows, crypto_tokens=crypto)
     slices["account_id"] = account_id
     slices["managed"] = _managed(slices, members)
+    nobody = (slices["user_id"] == "").to_numpy(dtype=bool)
+    if nobody.any():
+        owners = dict(zip(members["profile_id"], members["user_id"], strict=True))
+        slices.loc[nobody, "user_id"] = slices["profile_id"][nobody].map(owners)
     known_pairs = [
         *dict.fromkeys(zip(rows["profile_id"], rows["trade_id"], strict=True)),
         *dict.fromkeys(zip(pending_rows["profile_id"], pending_rows["trade_id"], strict=True)),
@@ -206,9 +214,7 @@ def _allocate(
     view = _Orders(
         orders["symbol_token"].to_numpy(), orders["side"].to_numpy(), orders["executed_at_ms"].to_numpy(dtype=np.int64)
     )
-    at = {
-        key: index for index, key in enumerate(zip(slices["profile_id"], slices["trade_id"], strict=True))
-    }
+    at = {key: index for index, key in enumerate(zip(slices["profile_id"], slices["trade_id"], strict=True))}
     trade = np.array([at.get(a.trade, -1) if a.trade else -1 for a in attributions], dtype=np.int64).reshape(-1)
     named = np.array([a.trade is not None for a in attributions], dtype=bool).reshape(-1)
     reasons = np.array([a.reason.value if a.reason else "" for a in attributions], dtype=object).reshape(-1)

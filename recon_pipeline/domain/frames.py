@@ -9,8 +9,11 @@ rounded, and ``NO_TIME`` where there is none. Text is ``str``, empty where there
 
 from __future__ import annotations
 
+from collections import namedtuple
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -43,7 +46,25 @@ class Schema:
 
     def empty(self) -> pd.DataFrame:
         """A frame with these columns and no rows, typed like a full one."""
-        return pd.DataFrame({c.name: pd.Series([], dtype=_DTYPES[c.type]) for c in self.columns})
+        return _empty(self).copy(deep=False)
+
+
+@cache
+def _empty(schema: Schema) -> pd.DataFrame:
+    return pd.DataFrame({c.name: pd.Series([], dtype=_DTYPES[c.type]) for c in schema.columns})
+
+
+@cache
+def _row_type(names: tuple[str, ...]) -> Any:
+    return namedtuple("Row", names)  # noqa: PYI024  the fields are only known at run time
+
+
+def rows_of(frame: pd.DataFrame) -> Iterator[Any]:
+    """The rows of a frame as named tuples of its columns, for the loops that end in text or JSON."""
+    if not len(frame):
+        return iter(())
+    columns = [frame[name].to_numpy() for name in frame.columns]
+    return map(_row_type(tuple(frame.columns))._make, zip(*columns, strict=True))
 
 
 _DTYPES: Final[dict[str, str]] = {

@@ -51,7 +51,9 @@ def parse_instant(raw: object) -> int | None:
 def _iso_ms(match: re.Match[str]) -> int | None:
     year, month, day, hour, minute, second, fraction, offset = match.groups()
     try:
-        moment = datetime(int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0), tzinfo=UTC)
+        moment = datetime(
+            int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0), tzinfo=UTC
+        )
     except ValueError:
         return None
     ms = (moment - _EPOCH) // _MILLISECOND

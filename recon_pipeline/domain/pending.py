@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from recon_pipeline.domain.attribution import KnownTrades, TradeKey, attribute
+from recon_pipeline.domain.frames import rows_of
 from recon_pipeline.domain.terms import FILLED_STATUSES, FINAL_UNFILLED_STATUSES
 
 
@@ -26,9 +27,7 @@ class PendingOrders:
     def blocks(self, profile_id: str, trade_id: str, token: str) -> bool:
         """Whether a pending order keeps the trade from being judged."""
         return (
-            (profile_id, trade_id) in self.trades
-            or (profile_id, token) in self.symbols
-            or profile_id in self.profiles
+            (profile_id, trade_id) in self.trades or (profile_id, token) in self.symbols or profile_id in self.profiles
         )
 
 
@@ -43,9 +42,11 @@ def find_pending(rows: pd.DataFrame, pending_rows: pd.DataFrame, known: KnownTra
     profiles: set[str] = set()
     ids: set[str] = set()
     for frame in (rows[~over], pending_rows):
-        for row in frame.itertuples(index=False):
+        for row in rows_of(frame):
             ids.update(key for key in (row.order_id, row.client_order_id) if key)
-            trade = row.trade_id or _named_trade(row.profile_id, row.sub_tag, row.client_order_id or row.order_id, known)
+            trade = row.trade_id or _named_trade(
+                row.profile_id, row.sub_tag, row.client_order_id or row.order_id, known
+            )
             if trade:
                 trades.add((row.profile_id, trade))
             elif row.symbol_token:

@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
 import pandas as pd
 
-from recon_pipeline.domain.frames import CONSUMPTION, LIFECYCLE_ROWS, POSITIONS
+from recon_pipeline.domain.frames import CONSUMPTION, LIFECYCLE_ROWS, POSITIONS, rows_of
 from recon_pipeline.domain.instants import iso_ms
 from recon_pipeline.domain.quantities import EPSILON_E9, decimal_text, decimal_text_e9
 from recon_pipeline.domain.terms import Decision
@@ -132,9 +133,13 @@ class ExitBackfillPlan:
         row = rows.iloc[0]
 
         def own(frame: pd.DataFrame) -> pd.DataFrame:
+            if len(self.profiles) == 1 or frame.empty:
+                return frame
             return frame[frame["profile_id"] == profile_id].reset_index(drop=True)
 
-        account = self.evidence[self.evidence["account_id"] == row["account_id"]].reset_index(drop=True)
+        account = self.evidence
+        if self.profiles["account_id"].nunique() > 1:
+            account = account[account["account_id"] == row["account_id"]].reset_index(drop=True)
         return ProfilePlan(
             profile_id=profile_id,
             user_id=row["user_id"],
@@ -183,7 +188,7 @@ def proposals_digest(proposals: pd.DataFrame) -> str:
             row.matched_by,
             bool(row.reapply),
         ]
-        for row in proposals.itertuples(index=False)
+        for row in rows_of(proposals)
     ]
     rows.sort()
     return hashlib.sha256(json.dumps(rows, separators=(",", ":"), ensure_ascii=True).encode()).hexdigest()
@@ -194,20 +199,25 @@ def check_conservation(trades: pd.DataFrame, evidence: pd.DataFrame) -> dict[str
 
     :raises ConservationError: naming the first order or trade that does not add up
     """
-    executed, represented = evidence["executed_e9"], evidence["represented_e9"]
-    allocated, excess = evidence["allocated_e9"], evidence["excess_e9"]
-    wrong = (executed != represented + allocated + excess) | (represented < 0) | (allocated < 0) | (excess < 0)
+    executed, represented, allocated, excess = (
+        evidence[name].to_numpy() for name in ("executed_e9", "represented_e9", "allocated_e9", "excess_e9")
+    )
+    wrong = executed != represented + allocated + excess
+    wrong |= (represented < 0) | (allocated < 0) | (excess < 0)
     if wrong.any():
-        bad = evidence[wrong].iloc[0]
+        bad = evidence.iloc[int(wrong.argmax())]
         raise ConservationError(
             f"exchange order {bad['order_id']}: executed {bad['executed_e9']} is not represented {bad['represented_e9']}"
             f" + allocated {bad['allocated_e9']} + excess {bad['excess_e9']} (1e-9 units)"
         )
-    parts = trades["allocated_e9"] + trades["dust_e9"] + trades["remaining_e9"]
-    wrong = (trades["open_e9"] != parts) | (trades["allocated_e9"] < 0) | (trades["remaining_e9"] < 0)
-    wrong |= (trades["remaining_e9"] > EPSILON_E9) & (trades["reason"] == "")
+    opened, taken, dust, remaining = (
+        trades[name].to_numpy() for name in ("open_e9", "allocated_e9", "dust_e9", "remaining_e9")
+    )
+    wrong = opened != taken + dust + remaining
+    wrong |= (taken < 0) | (dust < 0) | (remaining < 0)
+    wrong |= np.asarray(remaining > EPSILON_E9, dtype=bool) & (trades["reason"].to_numpy() == "")
     if wrong.any():
-        bad = trades[wrong].iloc[0]
+        bad = trades.iloc[int(wrong.argmax())]
         raise ConservationError(
             f"trade {bad['trade_id']} of profile {bad['profile_id']}: open {bad['open_e9']} is not allocated"
             f" {bad['allocated_e9']} + dust {bad['dust_e9']} + remaining {bad['remaining_e9']} (1e-9 units),"
@@ -218,9 +228,9 @@ def check_conservation(trades: pd.DataFrame, evidence: pd.DataFrame) -> dict[str
         "represented": _total(represented),
         "allocated": _total(allocated),
         "excess": _total(excess),
-        "open": _total(trades["open_e9"]),
-        "dust": _total(trades["dust_e9"]),
-        "remaining": _total(trades["remaining_e9"]),
+        "open": _total(opened),
+        "dust": _total(dust),
+        "remaining": _total(remaining),
     }
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from recon_pipeline.domain.frames import rows_of
+
 
 @dataclass(frozen=True)
 class AccountPositions:
@@ -21,7 +23,7 @@ class AccountPositions:
         An entry whose symbol can't be read could be any symbol: the reading is not complete then.
         """
         held: dict[str, int | None] = {}
-        for row in positions.itertuples(index=False):
+        for row in rows_of(positions):
             if not row.symbol_token:
                 complete = False
                 continue

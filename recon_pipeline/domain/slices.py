@@ -46,7 +46,7 @@ def deduplicate_rows(rows: pd.DataFrame) -> pd.DataFrame:
 
     A row without an order id is a duplicate where every column is the same.
     """
-    if len(rows) < 2:  # noqa: PLR2004
+    if len(rows) < 2:
         return rows
     keyed = (rows["order_id"] != "").to_numpy(dtype=bool)
     repeated = rows.duplicated(["profile_id", "order_id"], keep=False).to_numpy(dtype=bool)

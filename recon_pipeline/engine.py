@@ -1,0 +1,271 @@
+"""The stages in their order, for a shard of profiles. Knows ports, not Dagster, not Postgres, not HTTP.
+
+The order of the readings matters: the pause and the exchange first, the ledger after it. A row that a bot writes in
+between is then seen as represented; read the other way round, its execution would look like a ghost's exit.
+
+One profile's failure is set aside with its error and never stops the others.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import pandas as pd
+
+from recon_pipeline.domain.exit_backfill import plan_exit_backfill
+from recon_pipeline.domain.frames import CONSUMPTION, EXCHANGE_ORDERS, POSITIONS, PROFILES
+from recon_pipeline.domain.plan import ExitBackfillInputs, ProfilePlan
+from recon_pipeline.domain.policy import ExitBackfillPolicy
+from recon_pipeline.domain.quantities import integer_array, parse_decimal, to_e9
+from recon_pipeline.domain.readings import lifecycle_rows_frame
+from recon_pipeline.domain.terms import SkippedReason
+from recon_pipeline.exchange.gateway import AccountReading, ExchangeReader
+
+_log = logging.getLogger(__name__)
+Record = Mapping[str, Any]
+_PARALLEL_ACCOUNTS = 8
+
+
+class PauseLike(Protocol):
+    """Whether trading is paused."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether trading is paused."""
+        ...
+
+
+class LedgerReader(Protocol):
+    """What the engine reads of the ledger; ``ledger.reads.PostgresLedger`` is the real one."""
+
+    def account_siblings(self, profile_ids: Sequence[str]) -> Sequence[Record]:
+        """Every profile on the accounts of the given ones, they themselves included."""
+        ...
+
+    def lifecycle_records(self, profile_ids: Sequence[str]) -> Sequence[Record]:
+        """Raw rows of ``orders`` that executed or may yet, and backfill rows of any status."""
+        ...
+
+    def consumption(self, account_ids: Sequence[str]) -> Sequence[Record]:
+        """What live backfill rows have consumed of the accounts' executions."""
+        ...
+
+    def pause_state(self, profile_ids: Sequence[str]) -> Mapping[str, PauseLike]:
+        """The pause, by profile."""
+        ...
+
+    def audit_available(self) -> bool:
+        """Whether the audit table takes rows."""
+        ...
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why one profile was set aside: the stage and a sentence for the operator."""
+
+    stage: str
+    message: str
+
+
+@dataclass(frozen=True)
+class ShardReading:
+    """One snapshot of exchange and ledger for a shard: everything that its plans depend on."""
+
+    profile_ids: tuple[str, ...]
+    inputs: ExitBackfillInputs
+    accounts: Mapping[str, AccountReading]
+    """by account id"""
+    as_of_ms: int
+    failures: Mapping[str, Failure] = field(default_factory=dict)
+    """by profile id; such a profile has no plan"""
+
+    def account_of(self, profile_id: str) -> AccountReading:
+        """The reading of the profile's account."""
+        profiles = self.inputs.profiles
+        return self.accounts[str(profiles["account_id"][profiles["profile_id"] == profile_id].iloc[0])]
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """The plans of a shard, by profile id, and the profiles that were set aside."""
+
+    plans: Mapping[str, ProfilePlan]
+    failures: Mapping[str, Failure]
+
+
+def read_shard(
+    profile_ids: Sequence[str],
+    *,
+    ledger: LedgerReader,
+    exchange: ExchangeReader,
+    policy: ExitBackfillPolicy,
+    now_ms: int,
+    new_batch_id: Callable[[], str],
+    managed_symbols: Sequence[str] | None = None,
+) -> ShardReading:
+    """Read what the plans of ``profile_ids`` depend on: each account once, the ledger in one statement per table.
+
+    :param managed_symbols: symbols in scope for profiles that name none of their own; None means all
+    """
+    wanted = tuple(dict.fromkeys(profile_ids))
+    siblings = {str(row["profile_id"]): row for row in ledger.account_siblings(wanted)}
+    failures = {
+        profile: Failure(
+            "profiles", f"profile {profile!r} is not in the table profiles; add it, or delete its partition"
+        )
+        for profile in wanted
+        if profile not in siblings
+    }
+    present = [profile for profile in wanted if profile in siblings]
+    account_ids = sorted({str(siblings[profile]["account_id"]) for profile in present})
+    audit_available = ledger.audit_available()
+    readings = _read_accounts(exchange, account_ids, since_ms=now_ms - policy.lookback_ms, now_ms=now_ms)
+    for profile in present:
+        reading = readings[str(siblings[profile]["account_id"])]
+        if reading.error:
+            failures[profile] = Failure(
+                "exchange", f"account {reading.account_id!r} could not be read: {reading.error}"
+            )
+    # After the exchange, so that what a bot wrote meanwhile counts as recorded.
+    everyone = sorted(siblings)
+    rows = lifecycle_rows_frame(ledger.lifecycle_records(everyone))
+    paused = ledger.pause_state(everyone)
+    inputs = ExitBackfillInputs(
+        profiles=_profiles_frame(
+            siblings,
+            selected=set(present) - set(failures),
+            paused={profile: state.paused for profile, state in paused.items()},
+            readings=readings,
+            audit_available=audit_available,
+            managed_symbols=managed_symbols,
+            new_batch_id=new_batch_id,
+        ),
+        lifecycle_rows=rows,
+        exchange_orders=_joined([reading.orders for reading in readings.values()], EXCHANGE_ORDERS.empty()),
+        positions=_joined([reading.positions for reading in readings.values()], POSITIONS.empty()),
+        consumption=_consumption_frame(ledger.consumption(account_ids)),
+        positions_unknown=frozenset(account for account, reading in readings.items() if not reading.positions_known),
+    )
+    return ShardReading(wanted, inputs, readings, now_ms, failures)
+
+
+def _read_accounts(
+    exchange: ExchangeReader, account_ids: Sequence[str], *, since_ms: int, now_ms: int
+) -> dict[str, AccountReading]:
+    """Each account once, several at a time: they wait for the network, and each has its own rate budget."""
+    if not account_ids:
+        return {}
+    with ThreadPoolExecutor(max_workers=min(_PARALLEL_ACCOUNTS, len(account_ids))) as pool:
+        readings = pool.map(
+            lambda account: exchange.read_account(account, since_ms=since_ms, now_ms=now_ms), account_ids
+        )
+        return dict(zip(account_ids, readings, strict=True))
+
+
+def _profiles_frame(
+    siblings: Mapping[str, Record],
+    *,
+    selected: set[str],
+    paused: Mapping[str, bool],
+    readings: Mapping[str, AccountReading],
+    audit_available: bool,
+    managed_symbols: Sequence[str] | None,
+    new_batch_id: Callable[[], str],
+) -> pd.DataFrame:
+    rows = []
+    for profile_id in sorted(siblings):
+        row = siblings[profile_id]
+        account_id = str(row["account_id"])
+        own_symbols = row["managed_symbols"]
+        symbols = managed_symbols if own_symbols is None else own_symbols
+        rows.append(
+            {
+                "profile_id": profile_id,
+                "user_id": str(row["user_id"] or ""),
+                "account_id": account_id,
+                "selected": profile_id in selected,
+                "paused": paused[profile_id],
+                "audit_available": audit_available,
+                "evidence_defect": "; ".join(readings[account_id].certificate.reasons),
+                "managed_symbols": None if symbols is None else tuple(symbols),
+                "batch_id": new_batch_id() if profile_id in selected else "",
+            }
+        )
+    if not rows:
+        return PROFILES.empty()
+    return pd.DataFrame(rows, columns=PROFILES.names).astype(
+        {column.name: "object" for column in PROFILES.columns if column.type in {"text", "list"}}
+    )
+
+
+def _consumption_frame(records: Sequence[Record]) -> pd.DataFrame:
+    if not records:
+        return CONSUMPTION.empty()
+    quantities = []
+    for record in records:
+        quantity = parse_decimal(record["qty"])
+        if quantity is None:
+            raise ValueError(
+                f"recon.consumption of {record['backfill_order_id']} has no quantity; it was changed by hand"
+            )
+        quantities.append(to_e9(quantity))
+    return pd.DataFrame(
+        {
+            "backfill_order_id": pd.Series([record["backfill_order_id"] for record in records], dtype=object),
+            "exchange_order_id": pd.Series([record["exchange_order_id"] for record in records], dtype=object),
+            "qty_e9": integer_array(quantities),
+        }
+    )
+
+
+def _joined(frames: Sequence[pd.DataFrame], empty: pd.DataFrame) -> pd.DataFrame:
+    full = [frame for frame in frames if len(frame)]
+    return pd.concat(full, ignore_index=True) if full else empty
+
+
+def plan_shard(reading: ShardReading, policy: ExitBackfillPolicy) -> ShardPlan:
+    """Plan every selected profile of the reading, account by account.
+
+    A plan that fails (a defect, or rows that name a stranger) sets its account's profiles aside, logged with its trace.
+    """
+    inputs = reading.inputs
+    profiles = inputs.profiles
+    plans: dict[str, ProfilePlan] = {}
+    failures = dict(reading.failures)
+    for account_id, members in profiles.groupby("account_id", sort=True):
+        chosen = list(members["profile_id"][members["selected"].to_numpy(dtype=bool)])
+        if not chosen:
+            continue
+        try:
+            plan = plan_exit_backfill(_of_account(inputs, str(account_id), members), policy, now_ms=reading.as_of_ms)
+        except Exception as error:
+            _log.error("planning account %s failed:\n%s", account_id, traceback.format_exc())
+            failures.update({profile: Failure("plan", f"{type(error).__name__}: {error}") for profile in chosen})
+            continue
+        plans.update({profile: plan.for_profile(profile) for profile in chosen})
+    return ShardPlan(plans, failures)
+
+
+def _of_account(inputs: ExitBackfillInputs, account_id: str, members: pd.DataFrame) -> ExitBackfillInputs:
+    own = inputs.lifecycle_rows["profile_id"].isin(list(members["profile_id"]))
+    pending = inputs.pending_rows["profile_id"].isin(list(members["profile_id"]))
+    return ExitBackfillInputs(
+        profiles=members,
+        lifecycle_rows=inputs.lifecycle_rows[own],
+        exchange_orders=inputs.exchange_orders[inputs.exchange_orders["account_id"] == account_id],
+        positions=inputs.positions[inputs.positions["account_id"] == account_id],
+        pending_rows=inputs.pending_rows[pending],
+        consumption=inputs.consumption,
+        existing_order_ids=inputs.existing_order_ids,
+        positions_unknown=inputs.positions_unknown,
+    )
+
+
+def is_incomplete(plan: ProfilePlan) -> bool:
+    """Whether the profile was skipped because the exchange could not be read completely."""
+    return plan.skipped_reason == SkippedReason.EVIDENCE_INCOMPLETE.value

@@ -12,6 +12,7 @@ ARGS ?=
 BROWSER := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PIP_ROOT_USER_ACTION = ignore
 
 .PHONY: help demo dev test lint bench clean .venv .spec
 .DEFAULT_GOAL := help

@@ -86,6 +86,15 @@ class RevertedBatch:
     exchange_client_order_id: str
 
 
+@dataclass(frozen=True)
+class ExchangeOrder:
+    """One order as the exchange executed it."""
+
+    account_id: str
+    begins_at: datetime
+    order: HistoricOrder
+
+
 @dataclass
 class DemoBook:
     """Everything: what the ledger says, what the exchange says, and what is true."""
@@ -94,7 +103,7 @@ class DemoBook:
     anchor: datetime
     profiles: list[Profile] = field(default_factory=list)
     ledger: list[LedgerOrder] = field(default_factory=list)
-    exchange: list[tuple[str, HistoricOrder]] = field(default_factory=list)
+    exchange: list[ExchangeOrder] = field(default_factory=list)
     truths: list[Truth] = field(default_factory=list)
     reverted: list[RevertedBatch] = field(default_factory=list)
 
@@ -183,8 +192,9 @@ class TradeWriter:
         executed = sum((fill.qty for fill in told), Decimal(0))
         ordered = Decimal(qty) if qty else executed
         self.book.exchange.append(
-            (
+            ExchangeOrder(
                 self.profile.account_id,
+                begin,
                 HistoricOrder(
                     symbol=self.symbol,
                     side=side,

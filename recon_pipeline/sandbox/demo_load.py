@@ -5,7 +5,6 @@ Here: loading, and whether a book is loaded. Not here: what is in it, and anythi
 
 import hashlib
 from dataclasses import asdict
-from datetime import datetime, timedelta
 from decimal import Decimal
 
 from psycopg.types.json import Jsonb
@@ -99,21 +98,16 @@ def _average(rows: list[LedgerOrder]) -> Decimal | None:
 
 
 def load_exchange(exchange: ExchangeBook, book: DemoBook) -> None:
-    """Open the book's accounts on the exchange and tell it what happened there."""
+    """Open the book's accounts on the exchange and tell it what happened there; what it knows already is left alone."""
     settings = AccountSettings(cash=Decimal(1_000_000), requests_per_minute=REQUESTS_PER_MINUTE)
+    known = {account.number for account in exchange.accounts()}
     for account_id in book.account_ids:
-        keys = credentials(account_id, "http://unused")
-        exchange.add_account(account_id, key_id=keys.key_id, secret_key=keys.secret_key, settings=settings)
-    for account_id, order in sorted(book.exchange, key=lambda entry: _moment(entry[1].submitted_at)):
-        exchange.inject(account_id, [order])
-
-
-def _moment(at: datetime | int) -> datetime:
-    return (
-        at
-        if isinstance(at, datetime)
-        else datetime.fromisoformat("1970-01-01T00:00:00+00:00") + timedelta(microseconds=at // 1000)
-    )
+        if account_id not in known:
+            keys = credentials(account_id, "http://unused")
+            exchange.add_account(account_id, key_id=keys.key_id, secret_key=keys.secret_key, settings=settings)
+    for told in sorted(book.exchange, key=lambda told: told.begins_at):
+        if exchange.account(told.account_id).order_by_client_id(str(told.order.client_order_id)) is None:
+            exchange.inject(told.account_id, [told.order])
 
 
 def credentials(account_id: str, base_url: str) -> AccountCredentials:

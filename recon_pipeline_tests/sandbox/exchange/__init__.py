@@ -1,0 +1,1 @@
+"""Tests of the simulated exchange, over real HTTP with the real clients."""

@@ -103,3 +103,12 @@ SELECT account_id, order_id, client_order_id, symbol, side, status, filled_qty, 
 FROM recon.exchange_orders
 WHERE account_id = :'account_id' AND order_id = ANY(:'order_ids'::text[])
 ORDER BY order_id;
+
+-- name: select_exchange_orders_unfinished
+-- Partial index exchange_orders_unfinished_idx: the condition is the index's, word by word.
+SELECT account_id, order_id, client_order_id, symbol, side, status, filled_qty, filled_avg_price, filled_at, replaces,
+       replaced_by, raw, read_at
+FROM recon.exchange_orders
+WHERE account_id = :'account_id'
+  AND coalesce(status, '') NOT IN ('filled', 'canceled', 'expired', 'replaced', 'rejected')
+ORDER BY order_id;

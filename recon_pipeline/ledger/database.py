@@ -67,7 +67,11 @@ def connect(
         set_json_loads(partial(json.loads, parse_float=Decimal), connection)
         set_json_dumps(partial(json.dumps, default=_json_value, allow_nan=False), connection)
         return _in_role(connection, role, database_url)
-    hint = "; run `recon migrate` first" if role is not None and '"role"' in failure else ""
+    hint = ""
+    if role is not None and f'permission denied to set role "{role}"' in failure:
+        hint = f"; an administrator has to GRANT {role} to the login role"
+    elif role is not None and f'"{role}"' in failure:
+        hint = "; run `recon migrate` first, which creates the roles"
     # Raised outside the handler: the driver's own message may quote the URL, and must not follow as a context.
     raise DatabaseUnavailableError(f"can't connect to {describe(database_url)}: {failure}{hint}")
 

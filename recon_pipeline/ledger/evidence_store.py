@@ -82,6 +82,10 @@ class EvidenceStore(Session):
         """Return the stored orders among the ids."""
         return self.rows("select_exchange_orders_by_id", {"account_id": account_id, "order_ids": list(order_ids)})
 
+    def exchange_orders_unfinished(self, account_id: str) -> list[Row]:
+        """Return the stored orders that may still execute, as far as they were last read."""
+        return self.rows("select_exchange_orders_unfinished", {"account_id": account_id})
+
     def _upsert(self, name: str, rows: Sequence[Mapping[str, Any]]) -> Upserted:
         inserted = changed = 0
         for chunk in json_rows(rows):

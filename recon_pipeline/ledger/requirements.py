@@ -197,7 +197,8 @@ def check_tables(connection: Connection) -> list[Problem]:
             found.append(Problem(table, "is missing", "Run `recon migrate`, which creates it.", _stops(table)))
             continue
         found += _column_problems(table, columns[table])
-        if table in UNIQUE and sorted(UNIQUE[table]) not in keys.get(table, []):
+        wanted = set(UNIQUE.get(table, ()))
+        if wanted and wanted <= columns[table].keys() and sorted(wanted) not in keys.get(table, []):
             listed = ", ".join(UNIQUE[table])
             where = f"{table}.{UNIQUE[table][0]}" if len(UNIQUE[table]) == 1 else table
             remedy = f"Add it: CREATE UNIQUE INDEX CONCURRENTLY ON public.{table} ({listed});"

@@ -102,8 +102,8 @@ class ReadingPolicy:
     orders_overlap_ms: int = 3_600_000
     max_fill_pages: int = 400
     max_order_pages: int = 400
-    max_single_requests: int = 60
-    """Look-ups and second readings of single orders: mostly one or three requests each."""
+    max_single_requests: int = 20
+    """Look-ups (one request) and second readings (three) of single orders. The next reading goes on from what they bring."""
     max_link_requests: int = 20
     """Look-ups of orders that are only known as replaced by, or replacing, another."""
 
@@ -138,6 +138,7 @@ class Reading:
         self._exchange_account = ""
         self._fill_token = ""
         self._fills_from_ms = since_ms
+        self._list_cut = False
         self._order_cursor = ""
         self._swept: list[tuple[str, int | None]] = []
         self._pages = 0
@@ -289,6 +290,7 @@ class Reading:
         """Read the executions of the window, or in the second try those behind the last one read."""
         # `after` is exclusive, has whole seconds, and means the time of posting, which is not before the execution.
         after = iso_ms(self._fills_from_ms - 1000)[:19] + "Z"
+        flaws = len(self._flaws)
         pages = self._page_through(
             lambda token: self._client.fills(after=after, page_token=token),
             self._fill_token,
@@ -299,6 +301,7 @@ class Reading:
             for raw in page:
                 self._take_execution(raw)
             self._fill_token = str(page[-1]["id"])
+        self._list_cut = len(self._flaws) > flaws
         if first:
             self._known.suspect_unlisted(from_ms=self._fills_from_ms)
 
@@ -358,11 +361,15 @@ class Reading:
 
     def _prove(self) -> None:
         for order_id in self._known.in_scope():
-            if order_id in self._known.suspects or self._known.disagreement(order_id):
-                if self._single(f"order {order_id} does not add up"):
-                    self._read_again(order_id)
-            else:
+            problem = self._known.disagreement(order_id)
+            if order_id in self._known.suspects:
+                problem = problem or "an execution or a state of it that was read before was not sent now"
+            if not problem:
                 self._known.unproven.pop(order_id, None)
+            elif not self._list_cut and self._single(f"order {order_id} does not add up"):
+                self._read_again(order_id)
+            else:
+                self._known.unproven[order_id] = f"order {order_id}: {problem}"
         self._known.suspects.clear()
 
     def _read_again(self, order_id: str) -> None:

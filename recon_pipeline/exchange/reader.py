@@ -175,7 +175,7 @@ class SharedReadings:
     def _read(self, account_id: str) -> AccountReading:
         try:
             return self._reader.read_account(account_id, since_ms=self._since_ms, now_ms=self._now_ms)
-        except Exception as error:  # one account's failure must not stop the others
+        except Exception as error:  # noqa: BLE001 - logged; one account must not stop the others
             _LOG.exception("account %s could not be read", account_id)
             text = f"account {account_id!r} could not be read: unexpected {type(error).__name__}, see the log"
             return AccountReading.failed(account_id, text, since_ms=self._since_ms, now_ms=self._now_ms)

@@ -57,7 +57,7 @@ class PostgresLedger(Session):
         super().__init__(database_url, READER, application_name)
 
     def profiles(self, profile_ids: Sequence[str] | None = None) -> list[Row]:
-        """Return the profiles (None: all): profile_id, user_id, account_id, enabled, managed_symbols, allocated_capital_usd."""
+        """Return the profiles (None: all): profile_id, user_id, account_id, enabled, symbols, allocated capital."""
         ids = None if profile_ids is None else list(profile_ids)
         return self.rows("select_profiles", {"profile_ids": ids})
 

@@ -27,9 +27,11 @@ def test_a_session_acts_as_its_role_in_utc_with_limits(database_url, role):
 
 
 def test_a_statement_that_takes_too_long_is_cut_off(database_url):
-    with connect(database_url, "recon_reader", statement_timeout_ms=50) as connection:
-        with pytest.raises(psycopg.errors.QueryCanceled, match="statement timeout"):
-            connection.execute("SELECT pg_sleep(30)")
+    with (
+        connect(database_url, "recon_reader", statement_timeout_ms=50) as connection,
+        pytest.raises(psycopg.errors.QueryCanceled, match="statement timeout"),
+    ):
+        connection.execute("SELECT pg_sleep(30)")
 
 
 def test_numbers_in_json_are_exact_both_ways(database_url):

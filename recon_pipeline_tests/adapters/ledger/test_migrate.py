@@ -110,14 +110,17 @@ def test_the_views_are_rebuilt_when_a_bot_table_changes(database_url):
 def test_an_audit_table_of_the_bots_keeps_its_rows_and_gains_the_columns_it_lacks(empty_database_url):
     with connect(empty_database_url) as connection:
         connection.execute(
-            "CREATE TABLE public.reconciliation_backfill_audit (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), batch_id text,"
-            " profile_id text, symbol text, trade_id text, dry_run boolean, decision text, reason text, metadata jsonb)"
+            "CREATE TABLE public.reconciliation_backfill_audit (id uuid PRIMARY KEY DEFAULT gen_random_uuid(),"
+            " batch_id text, profile_id text, symbol text, trade_id text, dry_run boolean, decision text,"
+            " reason text, metadata jsonb)"
         )
         connection.execute(
-            "INSERT INTO public.reconciliation_backfill_audit (batch_id, profile_id, decision) VALUES ('b', 'p', 'DRY_RUN')"
+            "INSERT INTO public.reconciliation_backfill_audit (batch_id, profile_id, decision) "
+            "VALUES ('b', 'p', 'DRY_RUN')"
         )
         migrate(empty_database_url)
         rows = connection.execute(
-            "SELECT batch_id, filled_qty, reverted_at, created_at IS NOT NULL AS dated FROM reconciliation_backfill_audit"
+            "SELECT batch_id, filled_qty, reverted_at, created_at IS NOT NULL AS dated "
+            "FROM public.reconciliation_backfill_audit"
         ).fetchall()
     assert rows == [{"batch_id": "b", "filled_qty": None, "reverted_at": None, "dated": True}]

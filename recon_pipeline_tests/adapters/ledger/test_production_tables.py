@@ -23,9 +23,9 @@ TABLES = """
 CREATE TYPE public.order_status AS ENUM ('pending_new', 'filled', 'canceled');
 CREATE TABLE public.profiles (profile_id uuid PRIMARY KEY, user_id uuid, managed_symbols {symbols});
 CREATE TABLE public.orders (
-  id uuid PRIMARY KEY DEFAULT gen_random_uuid(), order_id varchar(80) NOT NULL UNIQUE, user_id uuid, profile_id uuid NOT NULL,
-  symbol varchar(20), type text, side text, qty numeric(20, 8), price double precision, status public.order_status,
-  "timestamp" {stamp}, filled_at {filled}, trade_id text, action text, source text,
+  id uuid PRIMARY KEY DEFAULT gen_random_uuid(), order_id varchar(80) NOT NULL UNIQUE, user_id uuid,
+  profile_id uuid NOT NULL, symbol varchar(20), type text, side text, qty numeric(20, 8),
+  price double precision, status public.order_status, "timestamp" {stamp}, filled_at {filled}, trade_id text, action text, source text,
   created_at timestamp DEFAULT now(), updated_at timestamptz DEFAULT now()
 );
 """
@@ -79,7 +79,8 @@ def test_a_backfill_row_is_written_and_read_back_in_the_table_s_own_types(produc
         assert connection.execute(insert, [Jsonb([BACKFILL])]).fetchall() == [{"order_id": "BFILL-1"}]
         assert connection.execute(insert, [Jsonb([BACKFILL])]).fetchall() == []
         row = connection.execute(
-            'SELECT "timestamp" AS stamp, qty, price, filled_at, user_id, recon.orders_timestamp(%s) AS now FROM public.orders',
+            'SELECT "timestamp" AS stamp, qty, price, filled_at, user_id, recon.orders_timestamp(%s) AS now '
+            "FROM public.orders",
             [MS],
         ).fetchone()
     assert row == {
@@ -201,7 +202,8 @@ def test_the_index_that_the_doctor_advises_is_used(production):
     with connect(url) as connection:
         connection.execute("CREATE INDEX CONCURRENTLY ON public.orders ((profile_id::text))")
         connection.execute(
-            "INSERT INTO public.orders (order_id, profile_id) SELECT 'o' || n, gen_random_uuid() FROM generate_series(1, 5000) n"
+            "INSERT INTO public.orders (order_id, profile_id) SELECT 'o' || n, gen_random_uuid() "
+            "FROM generate_series(1, 5000) AS n"
         )
         connection.execute("ANALYZE public.orders")
         plan = connection.execute(

@@ -1,4 +1,4 @@
-"""The ledger is read as it is: exact, whole where it matters, without what is over, and never more than was asked for."""
+"""The ledger is read as it is: exact, without what is over, and never more than was asked for."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ def _orders(writer, *rows):
 @pytest.fixture
 def profiles(writer):
     writer.execute(
-        "INSERT INTO public.profiles (profile_id, user_id, account_id, enabled, managed_symbols, allocated_capital_usd) VALUES"
-        " ('p1', 'u1', 'a', true, NULL, 1000.50), ('p2', 'u2', 'a', false, '{BTC/USD}', NULL), ('p3', 'u3', 'b', true, '{}', 0)"
+        "INSERT INTO public.profiles (profile_id, user_id, account_id, enabled, managed_symbols, "
+        "allocated_capital_usd) VALUES ('p1', 'u1', 'a', true, NULL, 1000.50), ('p2', 'u2', 'a', false, '{BTC/USD}', NULL), "
+        "('p3', 'u3', 'b', true, '{}', 0)"
     )
 
 
@@ -174,7 +175,7 @@ def test_reading_a_profile_uses_the_index(database_url, writer):
 def test_ids_are_looked_up_whatever_their_profile_and_status(ledger, writer):
     _orders(
         writer,
-        {"order_id": "BFILL-1", "profile_id": "p1", "status": "canceled", "qty": Decimal("1.5"), "price": Decimal("2")},
+        {"order_id": "BFILL-1", "profile_id": "p1", "status": "canceled", "qty": Decimal("1.5"), "price": Decimal(2)},
         {"order_id": "BFILL-2", "profile_id": "p2", "status": "filled"},
     )
     assert ledger.existing_order_ids(["BFILL-1", "BFILL-2", "BFILL-3"]) == {"BFILL-1", "BFILL-2"}
@@ -185,8 +186,8 @@ def test_ids_are_looked_up_whatever_their_profile_and_status(ledger, writer):
 
 def test_released_consumption_is_no_longer_consumed(ledger, writer):
     insert = (
-        "INSERT INTO recon.consumption (account_id, exchange_order_id, backfill_order_id, profile_id, trade_id, batch_id, qty,"
-        " released_at) VALUES (%s, 'x', %s, 'p1', 't1', %s, 0.5, %s)"
+        "INSERT INTO recon.consumption (account_id, exchange_order_id, backfill_order_id, profile_id, trade_id, "
+        "batch_id, qty, released_at) VALUES (%s, 'x', %s, 'p1', 't1', %s, 0.5, %s)"
     )
     writer.execute(insert, ("a", "BFILL-1", "b1", None))
     writer.execute(insert, ("a", "BFILL-2", "b1", dt.datetime(2024, 1, 1, tzinfo=UTC)))

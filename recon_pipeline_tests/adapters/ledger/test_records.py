@@ -108,25 +108,26 @@ def test_events_are_kept_with_their_details(reader):
     assert events_since(reader, before + dt.timedelta(hours=1)) == []
 
 
-class TestBatches:
-    BATCH = {
-        "batch_id": "RECON-BFILL-1",
-        "profile_id": "p1",
-        "account_id": "a",
-        "kind": "exit_backfill",
-        "digest": "d1",
-        "plan": {"rows": [{"qty": Decimal("0.1")}]},
-    }
+BATCH = {
+    "batch_id": "RECON-BFILL-1",
+    "profile_id": "p1",
+    "account_id": "a",
+    "kind": "exit_backfill",
+    "digest": "d1",
+    "plan": {"rows": [{"qty": Decimal("0.1")}]},
+}
 
+
+class TestBatches:
     def test_a_planned_batch_is_recorded_once(self, reader):
-        assert record_batches(reader, [self.BATCH]) == ["RECON-BFILL-1"]
-        assert record_batches(reader, [{**self.BATCH, "digest": "d2"}]) == []
+        assert record_batches(reader, [BATCH]) == ["RECON-BFILL-1"]
+        assert record_batches(reader, [{**BATCH, "digest": "d2"}]) == []
         batch = read_batch(reader, "RECON-BFILL-1")
         assert (batch["state"], batch["digest"], batch["plan"]) == ("PLANNED", "d1", {"rows": [{"qty": "0.1"}]})
         assert read_batch(reader, "RECON-BFILL-2") is None
 
     def test_a_batch_moves_only_from_the_states_it_may_be_in(self, reader):
-        record_batches(reader, [self.BATCH])
+        record_batches(reader, [BATCH])
         pending, applied = BatchState.PENDING_APPLY, BatchState.APPLIED
         assert not move_batch(reader, "RECON-BFILL-1", applied, from_states=[pending])
         assert move_batch(reader, "RECON-BFILL-1", pending, from_states=[BatchState.PLANNED], reviewed_digest="d1")
@@ -137,19 +138,17 @@ class TestBatches:
 
     def test_an_unknown_state_is_refused_by_the_database(self, reader):
         with pytest.raises(psycopg.errors.CheckViolation):
-            record_batches(reader, [{**self.BATCH, "state": "DONE"}])
+            record_batches(reader, [{**BATCH, "state": "DONE"}])
 
     def test_the_newest_batch_of_a_kind_is_found(self, reader):
         for number in (1, 2):
-            record_batches(reader, [{**self.BATCH, "batch_id": f"b{number}"}])
-        record_batches(reader, [{**self.BATCH, "batch_id": "b3", "kind": "rollback"}])
+            record_batches(reader, [{**BATCH, "batch_id": f"b{number}"}])
+        record_batches(reader, [{**BATCH, "batch_id": "b3", "kind": "rollback"}])
         assert latest_batch(reader, "p1", "exit_backfill", [BatchState.PLANNED])["batch_id"] == "b2"
         assert latest_batch(reader, "p1", "exit_backfill", [BatchState.APPLIED]) is None
 
     def test_a_batch_that_waits_too_long_for_its_outcome_is_stuck(self, reader):
-        record_batches(
-            reader, [{**self.BATCH, "batch_id": f"b{n}", "state": "PENDING_APPLY"} for n in range(3)] + [self.BATCH]
-        )
+        record_batches(reader, [{**BATCH, "batch_id": f"b{n}", "state": "PENDING_APPLY"} for n in range(3)] + [BATCH])
         reader.execute(
             "UPDATE recon.batches SET updated_at = now() - interval '10 minutes' WHERE batch_id IN ('b0', 'b1')"
         )
@@ -161,8 +160,8 @@ class TestBatches:
 
 def test_a_live_backfill_row_consumes_once_whoever_writes_it(database_url):
     insert = (
-        "INSERT INTO recon.consumption (account_id, exchange_order_id, backfill_order_id, profile_id, trade_id, batch_id, qty) "
-        "VALUES ('a', 'x', 'BFILL-1', 'p1', 't1', %s, %s)"
+        "INSERT INTO recon.consumption (account_id, exchange_order_id, backfill_order_id, profile_id, trade_id, "
+        "batch_id, qty) VALUES ('a', 'x', 'BFILL-1', 'p1', 't1', %s, %s)"
     )
     with connect(database_url, "recon_writer") as connection:
         connection.execute(insert, ("b1", 1))

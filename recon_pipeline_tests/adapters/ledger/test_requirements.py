@@ -55,7 +55,10 @@ def test_a_migrated_database_without_a_required_column_migrates_reads_and_says_w
     migrate(database_url)
     assert [str(problem) for problem in check_database(database_url)] == [
         "orders.trade_id is missing. Add it (ALTER TABLE public.orders ADD COLUMN ...), then run `recon migrate`.",
-        "orders.profile_id has no index that a reading can use. CREATE INDEX CONCURRENTLY ON public.orders (profile_id);",
+        (
+            "orders.profile_id has no index that a reading can use. "
+            "CREATE INDEX CONCURRENTLY ON public.orders (profile_id);"
+        ),
     ]
     assert owner.execute("SELECT count(*) AS n FROM recon.lifecycle_orders").fetchone() == {"n": 0}
 
@@ -67,7 +70,7 @@ def test_a_migrated_database_without_a_required_column_migrates_reads_and_says_w
         (
             "ALTER TABLE public.orders DROP CONSTRAINT orders_order_id_key",
             "orders.order_id",
-            "has no unique constraint on (order_id). Add it: CREATE UNIQUE INDEX CONCURRENTLY ON public.orders (order_id)",
+            "has no unique constraint on (order_id). Add it: CREATE UNIQUE INDEX CONCURRENTLY ON public.orders (order",
             Stops.APPLY,
         ),
         (

@@ -25,9 +25,11 @@ def test_the_reader_cannot_change_a_bot_table(database_url, table, change):
 @pytest.mark.parametrize("table", [*BOT_TABLES, AUDIT])
 @pytest.mark.parametrize("removal", ["DELETE FROM public.{}", "TRUNCATE public.{}"])
 def test_nobody_can_delete(database_url, role, table, removal):
-    with connect(database_url, role) as connection:
-        with pytest.raises(psycopg.errors.InsufficientPrivilege, match=f"permission denied for table {table}"):
-            connection.execute(removal.format(table))
+    with (
+        connect(database_url, role) as connection,
+        pytest.raises(psycopg.errors.InsufficientPrivilege, match=f"permission denied for table {table}"),
+    ):
+        connection.execute(removal.format(table))
 
 
 def test_the_reader_cannot_say_that_an_execution_was_consumed(database_url):

@@ -26,7 +26,7 @@ def writer(database_url):
         yield connection
 
 
-def _order(writer, order_id, trade_id, action, qty, status="filled", price=10, **more):
+def _order(writer, order_id, trade_id, action, qty, status="filled", price=10, **more):  # noqa: PLR0917
     row = {
         "order_id": order_id,
         "profile_id": "p1",
@@ -139,8 +139,8 @@ def test_inserted_rows_come_with_what_they_consumed(runbook, writer):
     _order(writer, "BFILL-1", "t1", "EXIT", Decimal("0.5"))
     _order(writer, "1", "t1", "ENTRY", Decimal("0.5"))
     writer.execute(
-        "INSERT INTO recon.consumption (account_id, exchange_order_id, backfill_order_id, profile_id, trade_id, batch_id, qty) "
-        "VALUES ('a', 'x1', 'BFILL-1', 'p1', 't1', 'b1', 0.5)"
+        "INSERT INTO recon.consumption (account_id, exchange_order_id, backfill_order_id, profile_id, trade_id, "
+        "batch_id, qty) VALUES ('a', 'x1', 'BFILL-1', 'p1', 't1', 'b1', 0.5)"
     )
     [row] = runbook.backfill_rows("p1")
     assert (row["order_id"], row["qty"], row["batch_id"], row["exchange_order_id"], row["consumed_qty"]) == (

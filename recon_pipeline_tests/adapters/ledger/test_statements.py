@@ -17,13 +17,12 @@ RUNBOOKS = PACKAGE.parent / "docs" / "runbooks"
 USE = re.compile(r"""(?:\bstatement\(|\.rows\(|_upsert\(|\bexecute_statement\()\s*["']([a-z_0-9]+)["']""")
 
 
-def _uses() -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for path in [*PACKAGE.rglob("*.py"), *RUNBOOKS.rglob("*.md")]:
-        text = path.read_text(encoding="utf-8")
-        for name in [*USE.findall(text), *re.findall(r"^-- name:\s*(\S+)", text, re.MULTILINE)]:
-            found.setdefault(name, []).append(path.name)
-    return found
+QUOTED = re.compile(r"```sql\n-- name:\s*(\S+)\n(.*?)```", re.DOTALL)
+
+
+def _texts() -> dict[str, str]:
+    paths = [*PACKAGE.rglob("*.py"), *RUNBOOKS.rglob("*.md")]
+    return {str(path.relative_to(PACKAGE.parent)): path.read_text(encoding="utf-8") for path in paths}
 
 
 def test_every_statement_is_valid_against_the_migrated_schema(database_url):
@@ -39,11 +38,24 @@ def test_every_statement_is_valid_against_the_migrated_schema(database_url):
 
 
 def test_every_statement_is_used():
-    assert sorted(set(statements()) - set(_uses())) == []
+    text = "\n".join(_texts().values())
+    assert [name for name in statements() if f'"{name}"' not in text and f"-- name: {name}\n" not in text] == []
 
 
 def test_every_use_names_a_statement():
-    assert {name: files for name, files in _uses().items() if name not in statements()} == {}
+    uses = [(file, name) for file, text in _texts().items() for name in USE.findall(text)]
+    assert [(file, name) for file, name in uses if name not in statements()] == []
+    assert len(uses) > 20
+
+
+def test_a_block_quoted_in_a_runbook_is_the_text_that_the_pipeline_runs():
+    quoted = [(file, *block) for file, text in _texts().items() for block in QUOTED.findall(text)]
+    differing = []
+    for file, name, body in quoted:
+        [block] = parse(f"-- name: {name}\n{body}", file)
+        if name not in statements() or block.source != statements()[name].source:
+            differing.append((file, name))
+    assert differing == []
 
 
 def test_every_statement_says_which_index_or_lock_it_relies_on():
@@ -69,7 +81,8 @@ def test_every_statement_can_be_pasted_into_psql():
 def test_a_block_becomes_what_psycopg_takes():
     [first, second] = parse(
         "-- a file's own comment\n"
-        "-- name: one\n-- Index x.\nSELECT * FROM t\nWHERE a = :'a' AND b LIKE 'BFILL-%' -- no name\n  AND c = :'a'::text;\n\n"
+        "-- name: one\n-- Index x.\nSELECT * FROM t\n"
+        "WHERE a = :'a' AND b LIKE 'BFILL-%' -- no name\n  AND c = :'a'::text;\n\n"
         "-- name: two\n-- Index y.\nSELECT %(b)s, '{1:2}'::text;\n",
         "x.sql",
     )

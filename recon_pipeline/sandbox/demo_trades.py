@@ -99,7 +99,7 @@ def _equities(book: DemoBook) -> None:
 def _mixed(book: DemoBook) -> None:
     hold = book.profile("amd-hold", "mixed", "AMD hold", 40_000)
     amd = hold.trade("amd-1101", "AMD", "buy", "15", "229.60", hours=22)
-    amd.truth("position still open: not a ghost", left_because=MISSING)
+    amd.truth("position still open: not a ghost", left_because="exchange_not_flat:15")
 
     pair = book.profile("meta-pair", "mixed", "Meta pair", 40_000)
     old = pair.trade("meta-1200", "META", "buy", "2", "633.10", hours=50)

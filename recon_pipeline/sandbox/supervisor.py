@@ -7,6 +7,7 @@ The children run under :mod:`recon_pipeline.sandbox.child`, so kill -9 of this p
 which the next start adopts.
 """
 
+import importlib.metadata
 import os
 import signal
 import socket
@@ -148,7 +149,11 @@ def _workspace() -> list[str]:
 
 
 def create_instance(stage: Stage, environment: dict[str, str]) -> None:
-    """Let one process create Dagster's tables, before several would at once."""
+    """Let one process create Dagster's tables, before several would at once; again after a change of version."""
+    version = importlib.metadata.version("dagster")
+    created = stage.dagster_home / "tables-of-version"
+    if created.is_file() and created.read_text() == version:
+        return
     done = subprocess.run(  # noqa: S603
         _python(["-m", "dagster", "instance", "migrate"]),
         env=environment,
@@ -159,6 +164,7 @@ def create_instance(stage: Stage, environment: dict[str, str]) -> None:
     )
     if done.returncode != 0:
         raise SandboxError(f"Dagster's database could not be prepared: {done.stderr.strip()[-2000:]}")
+    created.write_text(version)
 
 
 def _await_ui(address: str, child: Child, stopping: threading.Event) -> None:

@@ -260,19 +260,18 @@ def evaluate_lines(lines: Iterable[str], out: IO[str], *, timing: bool) -> bool:
     return well_formed
 
 
-@click.command(
-    epilog="""\b
-Example:
-  echo '{"id": "b1", "config": {"ENABLE_RECON_EXIT_BACKFILL": true}}' | recon evaluate
-"""
-)
+@click.command()
 @click.argument("books", type=click.File("r", encoding="utf-8"), default="-")
 @click.option("--timing", is_flag=True, help="Add engine_ms: milliseconds from frames in to plan out.")
-def evaluate(books: IO[str], *, timing: bool) -> None:
+def evaluate(books: IO[str], timing: bool) -> None:
     """Decide on BOOKS (JSON lines; stdin by default) offline and print one JSON line per book.
 
     Exits with 1 if any line was malformed; the other lines are still answered.
-    """
+
+    \b
+    Example:
+      echo '{"id": "b1", "config": {"ENABLE_RECON_EXIT_BACKFILL": true}}' | recon evaluate
+    """  # noqa: D301
     well_formed = evaluate_lines(books, click.get_text_stream("stdout"), timing=timing)
     if not well_formed:
         raise SystemExit(1)

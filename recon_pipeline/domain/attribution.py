@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import pandas as pd
 
@@ -21,8 +21,7 @@ TradeKey = tuple[str, str]
 _ENTRY_ROLE: Final = "entry"
 
 
-@dataclass(frozen=True)
-class Attribution:
+class Attribution(NamedTuple):
     """What the keys of one order say.
 
     ``trade`` is set where they prove a trade, with the strongest ``method``. Otherwise ``reason`` says why not, and
@@ -36,8 +35,7 @@ class Attribution:
     profile: str = ""
 
 
-@dataclass(frozen=True)
-class _Reading:
+class _Reading(NamedTuple):
     """One key: the trades it may name. Empty with ``hint``: it names something that is not known here."""
 
     method: MatchMethod
@@ -112,6 +110,14 @@ def attribute(
     trade_id: str, sub_tag: str, client_order_id: str, known: KnownTrades, *, require_strong: bool
 ) -> Attribution:
     """The attribution of an order with these keys (empty text where it carries none)."""
+    by_client = client_order_id[: len(CLIENT_PREFIX)].lower() == CLIENT_PREFIX
+    if not sub_tag and not by_client:
+        # The common cases, without building sets: nothing to read, or a trade id that one profile knows.
+        if not trade_id:
+            return _UNATTRIBUTED if require_strong else _FREE
+        owners = known.by_trade.get(trade_id, ())
+        if len(owners) == 1:
+            return Attribution((owners[0], trade_id), MatchMethod.TRADE_ID)
     readings: list[_Reading] = []
     tag_profile = ""
     malformed = False
@@ -134,7 +140,7 @@ def attribute(
                 readings.append(_Reading(MatchMethod.SUB_TAG, named))
     is_entry = False
     foreign_client = False
-    if client_order_id[: len(CLIENT_PREFIX)].lower() == CLIENT_PREFIX:
+    if by_client:
         claimed = False
         entries: set[TradeKey] = set()
         trades: set[TradeKey] = set()
@@ -159,6 +165,8 @@ def attribute(
 
 
 def _combine(readings: list[_Reading], tag_profile: str, *, is_entry: bool, foreign_client: bool) -> Attribution:
+    if len(readings) == 1 and len(readings[0].trades) == 1 and not tag_profile and not is_entry:
+        return Attribution(next(iter(readings[0].trades)), readings[0].method)
     if not any(reading.trades for reading in readings):
         if foreign_client:
             return Attribution(

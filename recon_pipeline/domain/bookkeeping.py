@@ -1,13 +1,13 @@
 """What backfilled exits do to a trade's position, its history and its reserved capital: row images in, row images out.
 
-An *image* is a row as JSON: column to text, Decimal, int or None. A function answers the columns that change, and an empty
-mapping where nothing does. What is unknown stays unknown: a missing number never becomes a zero, and a row that does not
-exist is never invented. What does not belong here: reading and writing rows (``recon_pipeline.apply``).
+An *image* is a row as JSON: column to text, Decimal, int or None. A function answers the columns that change, and an
+empty mapping where nothing does. What is unknown stays unknown: a missing number never becomes a zero, and a row that
+does not exist is never invented. What does not belong here: reading and writing rows (``recon_pipeline.apply``).
 
 Rules
 -----
-position        the quantity becomes what the ledger leaves open, never more than it was, and keeps its sign; at most the
-                epsilon is closed. A position that is closed already is left alone.
+position        the quantity becomes what the ledger leaves open, never more than it was, and keeps its sign; at most
+                the epsilon is closed. A position that is closed already is left alone.
 trade history   the exits grow by the difference, so that what a bot booked is never booked again; the price is the
                 volume-weighted one; profit is (exit price - entry price) x quantity, with the sign of the entry side.
                 Fees are not touched: executions do not tell them.
@@ -99,7 +99,7 @@ def trade_history_after(before: Image, trade: TradeExit) -> Changes:
         return {}
     booked = parse_decimal(before.get("exit_qty"))
     if booked is None and trade.exit_before > EPSILON:
-        # Exits that the history never booked: their quantity is in the ledger, their price and profit are not known here.
+        # Exits that the history never booked: the ledger has their quantity; their price and profit are not known here.
         changes: Changes = {"exit_qty": _text(_plus(trade.exit_before, trade.closed_qty))}
     else:
         booked = booked or Decimal(0)

@@ -25,7 +25,7 @@ from recon_pipeline.domain.instants import iso_ms
 from recon_pipeline.domain.plan import BACKFILL_PREFIX, DUST_PREFIX, backfill_order_id
 from recon_pipeline.domain.policy import ExitBackfillPolicy
 from recon_pipeline.domain.positions import AccountPositions
-from recon_pipeline.domain.quantities import E9, EPSILON_E9, decimal_text_e9, integer_array, to_e9
+from recon_pipeline.domain.quantities import EPSILON_E9, decimal_text_e9, exact_arithmetic, integer_array, to_e9
 from recon_pipeline.domain.terms import (
     BUY,
     FILLED_STATUSES,
@@ -47,6 +47,9 @@ _ID_DECISIONS: Final = {
 }
 
 
+_NO_MONEY: Final = Decimal(0)
+
+
 @dataclass(frozen=True)
 class AccountState:
     """The open trades of one account and what surrounds them; arrays are aligned with ``slices``."""
@@ -63,6 +66,11 @@ class AccountState:
     dust: NDArray[Any]
     """largest remainder that can be dust"""
     existing_order_ids: frozenset[str]
+
+    @cached_property
+    def columns(self) -> dict[str, list[Any]]:
+        """The slices as plain lists by column, for the loops over single trades."""
+        return {name: self.slices[name].tolist() for name in self.slices.columns}
 
     @cached_property
     def exit_side(self) -> NDArray[Any]:
@@ -228,7 +236,7 @@ def decide(
             "dust_e9": dust_e9,
             "remaining_e9": remaining,
             "notional_usd": pd.Series(
-                [None if p is None else p * int(q) / E9 for p, q in zip(price, remaining, strict=True)], dtype=object
+                [_notional(p, q) for p, q in zip(price.tolist(), remaining.tolist(), strict=True)], dtype=object
             ),
             "outcome": pd.Series(outcomes, dtype=object),
             "reason": pd.Series(reasons, dtype=object),
@@ -389,7 +397,7 @@ def _explain(x: _Explained, policy: ExitBackfillPolicy) -> tuple[pd.DataFrame, l
     rows: list[tuple[object, ...]] = []
     for index in np.flatnonzero(x.own & open_or_bad):
         own_rows = [_id_row(x, at) for at in by_trade.get(int(index), ())]
-        decision, reason, quantity = _remainder(x, int(index), policy)
+        decision, reason, quantity = _remainder(x, int(index))
         if decision:
             own_rows.append(_row(x, int(index), decision, reason, quantity, policy))
         reasons[index] = reason or str(own_rows[0][4])
@@ -411,12 +419,12 @@ def _explain(x: _Explained, policy: ExitBackfillPolicy) -> tuple[pd.DataFrame, l
     return frame, reasons, outcomes
 
 
-def _remainder(x: _Explained, index: int, policy: ExitBackfillPolicy) -> tuple[str, str, int]:
+def _remainder(x: _Explained, index: int) -> tuple[str, str, int]:
     """(decision, reason, quantity) of what one trade leaves open; an empty decision where its id rows say it all."""
     state = x.state
-    opened = int(state.slices["open_e9"].iloc[index])
+    opened = int(state.columns["open_e9"][index])
     if state.defective[index]:
-        return Decision.NO_GO.value, str(state.slices["defect"].iloc[index]), opened
+        return Decision.NO_GO.value, str(state.columns["defect"][index]), opened
     if state.pending[index]:
         return Decision.SKIP_PENDING_ORDER.value, Reason.PENDING_ORDER_BLOCKER.value, opened
     position = x.held_qty[index]
@@ -446,17 +454,23 @@ def _not_flat(position: int) -> str:
 
 
 def _notional(price: Decimal | None, quantity: int) -> Decimal | None:
-    return None if price is None else price * quantity / E9
+    """Money of a quantity, in exact digits; None where no price is known."""
+    if price is None:
+        return None
+    if not quantity:
+        return _NO_MONEY
+    with exact_arithmetic():
+        return (price * quantity).scaleb(-9).normalize()
 
 
 def _row(
     x: _Explained, index: int, decision: str, reason: str, quantity: int, policy: ExitBackfillPolicy
 ) -> tuple[object, ...]:
     """A decision about a whole trade, with the numbers behind it under the names of the source system."""
-    slices = x.state.slices
+    slices = x.state.columns
     position = x.held_qty[index]
     metadata: dict[str, object] = {
-        "openQty": decimal_text_e9(int(slices["open_e9"].iloc[index])),
+        "openQty": decimal_text_e9(int(slices["open_e9"][index])),
         "evidenceRows": int(x.used[index]),
         "evidenceRowsUsed": int(x.used[index]),
         "remaining": decimal_text_e9(quantity),
@@ -467,12 +481,12 @@ def _row(
         "requireStrongAttribution": policy.require_strong_attribution,
         "allowHeuristicMatch": policy.allow_heuristic_match,
         "fillAfterTradeGraceMs": policy.grace_ms,
-        "actionInferred": bool(slices["action_inferred"].iloc[index]),
+        "actionInferred": bool(slices["action_inferred"][index]),
     }
     return (
-        slices["profile_id"].iloc[index],
-        slices["trade_id"].iloc[index],
-        slices["symbol"].iloc[index],
+        slices["profile_id"][index],
+        slices["trade_id"][index],
+        slices["symbol"][index],
         decision,
         reason,
         quantity,
@@ -490,17 +504,17 @@ def _id_row(x: _Explained, at: int) -> tuple[object, ...]:
     """A decision about one backfill id that the ledger already holds."""
     proposed = x.proposed
     index, source = int(proposed.trade[at]), int(proposed.source[at])
-    slices, orders = x.state.slices, x.orders
-    trade_id = slices["trade_id"].iloc[index]
+    slices, orders = x.state.columns, x.orders
+    trade_id = slices["trade_id"][index]
     quantity = int(proposed.quantity[at])
     is_dust = source < 0
     price = x.price[index] if is_dust else orders["price"].iloc[source]
     last = int(proposed.source[(proposed.trade == index) & (proposed.source >= 0)].max(initial=-1))
     reason = str(proposed.reason[at])
     return (
-        slices["profile_id"].iloc[index],
+        slices["profile_id"][index],
         trade_id,
-        slices["symbol"].iloc[index],
+        slices["symbol"][index],
         _ID_DECISIONS[reason],
         reason,
         quantity,
@@ -509,8 +523,8 @@ def _id_row(x: _Explained, at: int) -> tuple[object, ...]:
         "" if is_dust else orders["client_order_id"].iloc[source],
         proposed.order_id[at],
         price,
-        _dust_time(slices, orders, last, index) if is_dust else int(orders["executed_at_ms"].iloc[source]),
-        {"openQty": decimal_text_e9(int(slices["open_e9"].iloc[index]))},
+        _dust_time(x.state.slices, orders, last, index) if is_dust else int(orders["executed_at_ms"].iloc[source]),
+        {"openQty": decimal_text_e9(int(slices["open_e9"][index]))},
     )
 
 

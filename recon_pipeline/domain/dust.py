@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from recon_pipeline.domain.policy import ExitBackfillPolicy
-from recon_pipeline.domain.quantities import E9, to_e9
+from recon_pipeline.domain.quantities import E9, exact_arithmetic, to_e9
 
 _INT64_SAFE = 2**62
 
@@ -20,7 +20,8 @@ def scale(values: NDArray[Any], ratio: Decimal) -> NDArray[Any]:
     numerator, denominator = ratio.as_integer_ratio()
     if values.dtype == object or (len(values) and int(values.max()) * max(numerator, 1) >= _INT64_SAFE):
         values = values.astype(object)
-    return values * numerator // denominator
+    scaled: NDArray[Any] = values * numerator // denominator
+    return scaled
 
 
 def fee_allowance_e9(slices: pd.DataFrame, policy: ExitBackfillPolicy) -> NDArray[Any]:
@@ -41,10 +42,13 @@ def dust_threshold_e9(
     :param fee: count the crypto fee allowance
     """
     base = slices["open_e9"].to_numpy() if quantity is None else quantity
-    threshold = np.maximum(scale(base, policy.dust_rel), to_e9(policy.dust_abs_qty, floor=True))
-    return np.maximum(threshold, fee_allowance_e9(slices, policy)) if fee else threshold
+    threshold: NDArray[Any] = np.maximum(scale(base, policy.dust_rel), to_e9(policy.dust_abs_qty, floor=True))
+    if fee:
+        threshold = np.maximum(threshold, fee_allowance_e9(slices, policy))
+    return threshold
 
 
 def is_affordable(remainder_e9: int, price: Decimal, policy: ExitBackfillPolicy) -> bool:
     """Whether the remainder is worth at most ``dust_max_notional_usd`` at ``price``."""
-    return price * remainder_e9 <= policy.dust_max_notional_usd * E9
+    with exact_arithmetic():
+        return bool(price * remainder_e9 <= policy.dust_max_notional_usd * E9)

@@ -86,12 +86,10 @@ def represented_quantities(
     backfills: list[int] = []
     order_ids, client_ids = rows["order_id"].to_numpy(), rows["client_order_id"].to_numpy()
     quantities, defects = rows["qty_e9"].to_numpy(), rows["defect"].to_numpy()
-    for index in np.flatnonzero(filled):
+    for index in np.flatnonzero(filled).tolist():
         order_id, client_id = order_ids[index], client_ids[index]
-        matches = by_key.get(order_id, ()) if order_id else ()
-        if client_id and client_id != order_id:
-            matches = {*matches, *by_key.get(client_id, ())}
-        for match in set(matches):
+        matches = {*by_key.get(order_id, ()), *by_key.get(client_id, ())}
+        for match in matches:
             if defects[index] in bad_quantity:
                 unknown[match] = True
             represented[match] += int(quantities[index])
@@ -129,11 +127,9 @@ def _cited_orders(orders: pd.DataFrame, rows: pd.DataFrame, backfills: list[int]
         if any(backfill_order_id(profiles[row], trades[row], dust, iso) == ids[row] for iso in spelled):
             continue
         near = [index for at in moments for index in by_time.get(at, ())]
-        # An order that grew has a later time than the row that represents its first part.
-        later = (
-            i for i in by_symbol.get((row_tokens[row], row_sides[row]), ()) if moments and executed_at[i] > moments[0]
-        )
-        for index in (*near, *later):
+        # The order's time may have moved since (it grew, or the exchange now rounds it otherwise): the hash decides.
+        others = by_symbol.get((row_tokens[row], row_sides[row]), ())
+        for index in (*near, *others):
             if any(backfill_order_id(profiles[row], trades[row], order_ids[index], iso) == ids[row] for iso in spelled):
                 cited[row] = index
                 break

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from decimal import Decimal
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from recon_pipeline.domain.frames import CONSUMPTION, LIFECYCLE_ROWS, POSITIONS, rows_of
-from recon_pipeline.domain.instants import iso_ms
+from recon_pipeline.domain.frames import CONSUMPTION, LIFECYCLE_ROWS, POSITIONS
 from recon_pipeline.domain.quantities import EPSILON_E9, decimal_text, decimal_text_e9
 from recon_pipeline.domain.terms import Decision
 
@@ -171,27 +171,31 @@ def proposals_digest(proposals: pd.DataFrame) -> str:
 
     The same digest means the same rows: it is what a reviewer approves.
     """
-    rows = [
-        [
-            row.profile_id,
-            row.order_id,
-            row.user_id,
-            row.trade_id,
-            row.symbol,
-            row.side,
-            decimal_text_e9(row.qty_e9),
-            decimal_text(row.price),
-            iso_ms(row.filled_at_ms),
-            row.exchange_order_id,
-            row.exchange_client_order_id,
-            row.sub_tag,
-            row.matched_by,
-            bool(row.reapply),
-        ]
-        for row in rows_of(proposals)
+    if not len(proposals):
+        return _digest([])
+    prices: dict[Decimal, str] = {}
+    columns: list[list[object]] = [
+        proposals["order_id"].tolist(),
+        proposals["profile_id"].tolist(),
+        proposals["user_id"].tolist(),
+        proposals["trade_id"].tolist(),
+        proposals["symbol"].tolist(),
+        proposals["side"].tolist(),
+        [decimal_text_e9(quantity) for quantity in proposals["qty_e9"].tolist()],
+        [prices.get(price) or prices.setdefault(price, decimal_text(price)) for price in proposals["price"]],
+        proposals["filled_at_ms"].tolist(),
+        proposals["exchange_order_id"].tolist(),
+        proposals["exchange_client_order_id"].tolist(),
+        proposals["sub_tag"].tolist(),
+        proposals["matched_by"].tolist(),
+        proposals["reapply"].tolist(),
     ]
-    rows.sort()
-    return hashlib.sha256(json.dumps(rows, separators=(",", ":"), ensure_ascii=True).encode()).hexdigest()
+    # The backfill id is unique, so it alone decides the order.
+    return _digest(sorted(zip(*columns, strict=True)))
+
+
+def _digest(rows: list[tuple[object, ...]]) -> str:
+    return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
 
 
 def check_conservation(trades: pd.DataFrame, evidence: pd.DataFrame) -> dict[str, str]:
@@ -234,5 +238,6 @@ def check_conservation(trades: pd.DataFrame, evidence: pd.DataFrame) -> dict[str
     }
 
 
-def _total(values: Iterable[int]) -> str:
-    return decimal_text_e9(sum(int(value) for value in values))
+def _total(values: NDArray[Any]) -> str:
+    # int64 quantities are chosen so that their total fits; see quantities.integer_array.
+    return decimal_text_e9(int(values.sum()) if values.dtype != object else sum(values.tolist()))

@@ -5,7 +5,8 @@ A float is read as the shortest decimal that names it (what a JSON document said
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation, localcontext
 from typing import Final
 
@@ -49,14 +50,21 @@ def parse_decimal(raw: object) -> Decimal | None:
     return value
 
 
+@contextmanager
+def exact_arithmetic() -> Iterator[None]:
+    """Decimal arithmetic with room for every digit that :func:`parse_decimal` lets in."""
+    with localcontext() as context:
+        context.prec = 4 * _MAX_DIGITS
+        yield
+
+
 def to_e9(value: Decimal, *, floor: bool = False) -> int:
     """``value`` in units of 1e-9.
 
     Alpaca trades nine decimals. More of them come from bots that computed in floats: ledger quantities are rounded to
     the nearest unit; executed quantities (``floor``) are cut towards zero, so that no plan takes more than was executed.
     """
-    with localcontext() as context:
-        context.prec = 2 * _MAX_DIGITS
+    with exact_arithmetic():
         scaled = value * E9
         whole = int(scaled)
         if floor or whole == scaled:

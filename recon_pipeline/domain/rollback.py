@@ -1,8 +1,9 @@
 """The inverse of an applied batch: which rows go back, which stay because somebody changed them since, and why.
 
 A rollback cancels backfill rows by status and puts the before images of positions, trade history and capital back. It
-deletes nothing, and it takes back nothing that is not this batch's. Every row is judged by itself, against the image that
-the apply left; ``updated_at`` says when, not what, and is not compared. What does not belong here: reading and writing rows.
+deletes nothing, and it takes back nothing that is not this batch's. Every row is judged by itself, against the image
+that the apply left; ``updated_at`` says when, not what, and is not compared. What does not belong here: reading and
+writing rows.
 
 Reasons why a row stays
 -----------------------
@@ -11,7 +12,8 @@ row_missing                 somebody deleted it
 inserted_by_another_batch   this batch found the row already there, and a live batch is the one that inserted it
 not_as_audited              this batch found the row already there, and it no longer is what the audit says
 trade_partly_reverted       the image of a trade is all or nothing, and not all backfill rows of the trade go back
-already_canceled            nothing is left to do (no refusal: the row is where a rollback would put it)
+
+A row that somebody canceled by hand is where a rollback would put it: it counts as reverted.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ an exit into a short. What does not belong here: exchange evidence and pending o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -15,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from recon_pipeline.domain.frames import NO_TIME, SLICES
-from recon_pipeline.domain.quantities import EPSILON_E9
+from recon_pipeline.domain.quantities import EPSILON_E9, exact_arithmetic
 from recon_pipeline.domain.terms import BUY, ENTRY, EXIT, FILLED_STATUSES, SELL, RowDefect
 
 Bools = NDArray[np.bool_]
@@ -193,30 +192,34 @@ def _first_text(values: NDArray[Any], starts: Ints) -> list[str]:
     """The first non-empty text of each group."""
     out: list[str] = list(values[starts])
     ends = np.r_[starts[1:], len(values)]
-    for index in np.flatnonzero(values[starts] == ""):
+    for index in np.flatnonzero((values[starts] == "") & (ends - starts > 1)):
         out[index] = next((text for text in values[starts[index] : ends[index]] if text), "")
     return out
 
 
 def _entry_prices(
     prices: NDArray[Any], quantity: Quantities, is_entry: Bools, starts: Ints, wanted: Bools
-) -> Sequence[Decimal | None]:
+) -> list[Any]:
     """The volume-weighted price of each wanted group's entries; None where an entry has no price.
 
     One entry's price is copied; an average is rounded to nine decimals.
     """
     out: list[Decimal | None] = [None] * len(starts)
-    ends = np.r_[starts[1:], len(prices)]
-    for index in np.flatnonzero(wanted):
-        at = [row for row in range(starts[index], ends[index]) if is_entry[row]]
-        if not at or any(prices[row] is None for row in at):
+    entry_rows = np.flatnonzero(is_entry)
+    begin: Ints = np.asarray(np.searchsorted(entry_rows, starts), dtype=np.int64)
+    end: Ints = np.asarray(np.searchsorted(entry_rows, np.r_[starts[1:], len(prices)]), dtype=np.int64)
+    count = end - begin
+    for index in np.flatnonzero(wanted & (count > 0)).tolist():
+        at = entry_rows[int(begin[index]) : int(end[index])]
+        stated: list[Decimal] = [price for price in prices[at].tolist() if price is not None]
+        if len(stated) < len(at):
             continue
-        distinct = {prices[row] for row in at}
-        if len(distinct) == 1:
-            out[index] = distinct.pop()
+        if len(set(stated)) == 1:
+            out[index] = stated[0]
             continue
-        total = sum(int(quantity[row]) for row in at)
-        if total:
-            value = sum((prices[row] * int(quantity[row]) for row in at), Decimal(0)) / total
-            out[index] = value.quantize(_VWAP_PLACES)
+        units: list[int] = quantity[at].tolist()
+        if any(units):
+            with exact_arithmetic():
+                paid = sum((price * unit for price, unit in zip(stated, units, strict=True)), Decimal(0))
+                out[index] = (paid / sum(units)).quantize(_VWAP_PLACES)
     return out

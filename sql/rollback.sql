@@ -8,6 +8,24 @@ FROM recon.corrections
 WHERE batch_id = :'batch_id' AND reverted_at IS NULL
 ORDER BY id;
 
+-- name: select_row_images
+-- Unique index orders (order_id) and the primary keys of the other tables. Rows as they are now, without a lock.
+SELECT 'orders' AS table_name, order_id AS key, to_jsonb(t)::text AS image
+FROM public.orders AS t
+WHERE order_id = ANY(:'order_ids'::text[])
+UNION ALL
+SELECT 'positions', trade_id, to_jsonb(t)::text
+FROM public.positions AS t
+WHERE profile_id = :'profile_id' AND trade_id = ANY(:'trade_ids'::text[])
+UNION ALL
+SELECT 'trade_history', trade_id, to_jsonb(t)::text
+FROM public.trade_history AS t
+WHERE profile_id = :'profile_id' AND trade_id = ANY(:'trade_ids'::text[])
+UNION ALL
+SELECT 'capital_ledger', trade_id, to_jsonb(t)::text
+FROM public.capital_ledger AS t
+WHERE profile_id = :'profile_id' AND trade_id = ANY(:'trade_ids'::text[]);
+
 -- name: select_rows_inserted_elsewhere
 -- Index recon_backfill_audit_order_idx. Backfill rows that another batch inserted and has not taken back.
 SELECT DISTINCT backfill_order_id

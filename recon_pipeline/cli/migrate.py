@@ -3,9 +3,8 @@
 import click
 
 from recon_pipeline.ledger.database import DatabaseUnavailableError, describe
-from recon_pipeline.ledger.migrate import MigrationError
+from recon_pipeline.ledger.migrate import MigrationError, pending
 from recon_pipeline.ledger.migrate import migrate as apply_migrations
-from recon_pipeline.ledger.migrate import pending
 
 
 @click.command()

@@ -33,7 +33,7 @@ from types import TracebackType
 from typing import IO, Self
 from urllib.parse import quote
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import psycopg
 from psycopg import sql
 

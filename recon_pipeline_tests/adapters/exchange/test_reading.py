@@ -184,8 +184,8 @@ def test_executions_posted_late_make_the_reading_incomplete_until_they_are_there
         early = w.read()
         assert not early.certificate.complete
         assert early.certificate.reasons == (
-            f"order {order_id(1)} (AAPL): its executions add up to 6, the last of them says 6, the order says 10, "
-            "after a second reading",
+            f"order {order_id(1)} (AAPL): its executions add up to 6, the last of them says 6, the order says 10"
+            ", after a second reading",
         )
         w.sim.book.advance(timedelta(minutes=11))
         late = w.read()

@@ -3,7 +3,9 @@
 -- name: select_columns
 -- Index pg_attribute_relid_attnam_index.
 SELECT c.relname AS table_name, a.attname AS column_name, format_type(a.atttypid, NULL) AS type,
-       t.typcategory::text AS category, a.attnotnull AS not_null,
+       t.typcategory::text AS category,
+       CASE WHEN a.atttypid = 'numeric'::regtype AND a.atttypmod >= 0 THEN (a.atttypmod - 4) & 2047 END AS scale,
+       a.attnotnull AS not_null,
        a.atthasdef OR a.attidentity <> '' AS has_default
 FROM pg_catalog.pg_class AS c
 JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import psycopg
 
-from recon_pipeline.ledger.database import connect
+from recon_pipeline.ledger.database import READER, DatabaseUnavailableError, connect
 from recon_pipeline.ledger.statements import sql_directory
 
 LOCK_KEY: Final = 0x7265636F6E  # "recon"
@@ -104,7 +104,11 @@ def migrate(
 
 def pending(database_url: str, *, directory: Path | None = None) -> list[str]:
     """Return the names of what `migrate` would apply; change nothing."""
-    with connect(database_url, application_name="recon doctor") as connection:
+    try:
+        connection = connect(database_url, READER, "recon doctor")
+    except DatabaseUnavailableError:  # before the first migration there may be no such role
+        connection = connect(database_url, application_name="recon doctor")
+    with connection:
         return [migration.name for migration in _due(connection, migrations(directory))]
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
+import psycopg
+
 from recon_pipeline.ledger.database import READER, WRITER, Connection, DatabaseUnavailableError, Row, connect
 from recon_pipeline.ledger.migrate import pending
 from recon_pipeline.ledger.reads import AUDIT_COLUMNS
@@ -42,6 +44,9 @@ class Problem:
         """Return one line for a person."""
         return f"{self.where} {self.what}. {self.remedy}"
 
+
+DECIMALS: Final = 9
+"""Decimals of a traded quantity."""
 
 AUDIT: Final = "reconciliation_backfill_audit"
 
@@ -163,6 +168,9 @@ def check_database(database_url: str) -> list[Problem]:
         due = pending(database_url)
     except DatabaseUnavailableError as error:
         return [Problem("database", "can't be used", str(error), Stops.EVERYTHING)]
+    except psycopg.errors.InsufficientPrivilege as error:
+        remedy = "Run `recon migrate` as the owner of the schema recon."
+        return [Problem("database", f"refuses to show its migrations ({error})", remedy, Stops.EVERYTHING)]
     found: list[Problem] = []
     if due:
         remedy = "Run `recon migrate`."
@@ -242,6 +250,9 @@ def _type_problems(table: str, name: str, column: Row) -> Iterator[Problem]:
     elif name in _QUANTITIES and column["type"] in ("double precision", "real"):
         remedy = "NUMERIC is exact: ALTER TABLE ... TYPE numeric when the bots allow it."
         yield Problem(f"{table}.{name}", f"has the type {column['type']}, which rounds", remedy, Stops.NOTHING)
+    elif name in _QUANTITIES and column["scale"] is not None and column["scale"] < DECIMALS:
+        remedy = f"{DECIMALS} decimals are traded; an apply that would round a quantity is refused: ALTER TABLE ... TYPE numeric."
+        yield Problem(f"{table}.{name}", f"keeps {column['scale']} decimals", remedy, Stops.NOTHING)
     elif name in _QUANTITIES and column["type"] in ("smallint", "integer", "bigint"):
         remedy = "Fractions can't be stored: ALTER TABLE ... TYPE numeric."
         yield Problem(f"{table}.{name}", f"has the type {column['type']}", remedy, Stops.APPLY)

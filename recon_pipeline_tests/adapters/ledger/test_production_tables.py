@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from decimal import Decimal
 
+import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
@@ -24,8 +25,8 @@ CREATE TYPE public.order_status AS ENUM ('pending_new', 'filled', 'canceled');
 CREATE TABLE public.profiles (profile_id uuid PRIMARY KEY, user_id uuid, managed_symbols {symbols});
 CREATE TABLE public.orders (
   id uuid PRIMARY KEY DEFAULT gen_random_uuid(), order_id varchar(80) NOT NULL UNIQUE, user_id uuid,
-  profile_id uuid NOT NULL, symbol varchar(20), type text, side text, qty numeric(20, 8),
-  price double precision, status public.order_status, "timestamp" {stamp}, filled_at {filled}, trade_id text, action text, source text,
+  profile_id uuid NOT NULL, symbol varchar(20), type text, side text, qty numeric(20, 8), price double precision,
+  status public.order_status, "timestamp" {stamp}, filled_at {filled}, trade_id text, action text, source text,
   created_at timestamp DEFAULT now(), updated_at timestamptz DEFAULT now()
 );
 """
@@ -103,6 +104,18 @@ def test_a_backfill_row_is_written_and_read_back_in_the_table_s_own_types(produc
     assert [record[name] for name in ("client_order_id", "quantity", "filled_qty", "sub_tag")] == [None] * 4
     frame = lifecycle_rows_frame([record])
     assert frame.loc[0, ["qty_e9", "time_ms", "filled_at_ms", "defect"]].tolist() == [123_456_780, MS, MS, ""]
+
+
+def test_a_quantity_that_the_table_would_round_is_refused(production):
+    url = production("bigint")
+    insert = "SELECT recon.insert_orders(%s)"
+    fine = {**BACKFILL, "order_id": "BFILL-2"}
+    with connect(url, "recon_writer") as connection:
+        with pytest.raises(
+            psycopg.errors.NumericValueOutOfRange, match=r"orders\.qty would store 0\.12345679 instead of 0\.123"
+        ):
+            connection.execute(insert, [Jsonb([fine, {**BACKFILL, "qty": Decimal("0.123456789")}])])
+        assert connection.execute("SELECT count(*) AS n FROM public.orders").fetchone() == {"n": 0}
 
 
 @pytest.mark.parametrize("filled", ["timestamptz", "timestamp", "text", "bigint"])
@@ -187,6 +200,7 @@ def test_the_doctor_accepts_such_a_database_and_says_what_it_assumes(production)
         "orders.filled_qty",
         "orders.price",
         "orders.profile_id",
+        "orders.qty",
         "orders.quantity",
         "orders.sub_tag",
         "profiles.account_id",

@@ -93,6 +93,12 @@ def test_a_migrated_database_without_a_required_column_migrates_reads_and_says_w
         ),
         ("ALTER TABLE public.orders ALTER COLUMN qty TYPE bigint", "orders.qty", "has the type bigint", Stops.APPLY),
         (
+            "ALTER TABLE public.orders ALTER COLUMN qty TYPE numeric(20, 8)",
+            "orders.qty",
+            "keeps 8 decimals",
+            Stops.NOTHING,
+        ),
+        (
             "ALTER TABLE public.orders ADD COLUMN venue text NOT NULL",
             "orders.venue",
             "is NOT NULL without a default",
@@ -141,6 +147,15 @@ def test_a_login_role_without_the_roles_is_a_problem_not_a_crash(database_url, o
         ("role recon_reader", Stops.EVERYTHING),
         ("role recon_writer", Stops.APPLY),
     ]
+
+
+def test_a_login_role_that_sees_nothing_of_the_schema_is_a_problem_too(database_url, owner):
+    owner.execute("CREATE ROLE blind LOGIN")
+    try:
+        [problem] = check_database(database_url.replace("postgres@", "blind@"))
+    finally:
+        owner.execute("DROP ROLE blind")
+    assert str(problem).startswith("database refuses to show its migrations (permission denied for schema recon")
 
 
 def test_a_database_that_can_t_be_reached_is_a_problem_without_its_password():

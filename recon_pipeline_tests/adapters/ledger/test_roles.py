@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from recon_pipeline.ledger.database import connect
-from recon_pipeline.ledger.migrate import migrate
+from recon_pipeline.ledger.migrate import MigrationError, migrate
 
 BOT_TABLES = ("profiles", "orders", "positions", "trade_history", "capital_ledger", "trading_control")
 AUDIT = "reconciliation_backfill_audit"
@@ -64,6 +64,33 @@ def test_a_login_role_without_rights_of_its_own_works_through_the_roles(database
         finally:
             connection.execute("DROP OWNED BY service_login")
             connection.execute("DROP ROLE service_login")
+
+
+def test_rights_that_an_owner_has_granted_need_not_be_granted_by_the_migrating_role(new_database):
+    """In production the bots' tables belong to somebody else."""
+    url = new_database(migrated=True)
+    with connect(url) as connection:
+        connection.execute("CREATE ROLE migrator LOGIN")
+        try:
+            connection.execute("GRANT recon_reader, recon_writer TO migrator")
+            connection.execute(
+                "DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO migrator', current_database()); END $$"
+            )
+            connection.execute("GRANT CREATE ON SCHEMA public TO migrator")
+            connection.execute("DROP SCHEMA recon CASCADE")
+            connection.execute("ALTER TABLE public.reconciliation_backfill_audit OWNER TO migrator")
+            theirs = url.replace("postgres@", "migrator@")
+            assert migrate(theirs)[0] == "0001_bot_tables"
+            connection.execute("REVOKE UPDATE ON public.orders FROM recon_writer")
+            connection.execute("ALTER TABLE public.orders ADD COLUMN venue text")
+            with pytest.raises(
+                MigrationError,
+                match=r"migrator may not grant rights on public\.orders(?s:.*)As its owner: GRANT SELECT ON",
+            ):
+                migrate(theirs)
+        finally:
+            connection.execute("DROP OWNED BY migrator CASCADE")
+            connection.execute("DROP ROLE migrator")
 
 
 def test_the_migrating_role_need_not_be_a_superuser(new_database, postgres):

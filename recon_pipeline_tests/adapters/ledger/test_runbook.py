@@ -26,7 +26,7 @@ def writer(database_url):
         yield connection
 
 
-def _order(writer, order_id, trade_id, action, qty, status="filled", price=10, **more):  # noqa: PLR0917
+def _order(writer, order_id, trade_id, action, qty, status="filled", price=10, **more):
     row = {
         "order_id": order_id,
         "profile_id": "p1",

@@ -94,6 +94,19 @@ $$
   SELECT to_char(timestamp '1970-01-01 00:00:00' + ms * interval '1 millisecond', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
 $$;
 
+-- True, or an error: a quantity is never rounded into a column that is too coarse for it.
+CREATE OR REPLACE FUNCTION recon.holds_exactly(wanted numeric, stored text, of_column text) RETURNS boolean
+  LANGUAGE plpgsql IMMUTABLE AS
+$$
+BEGIN
+  IF wanted IS DISTINCT FROM stored::numeric THEN
+    RAISE EXCEPTION 'orders.% would store % instead of %', of_column, stored, wanted
+      USING ERRCODE = 'numeric_value_out_of_range', HINT = format('Make orders.%s NUMERIC without a scale.', of_column);
+  END IF;
+  RETURN true;
+END
+$$;
+
 -- A list of symbols, however the column keeps it; NULL means all, an empty list means none.
 CREATE OR REPLACE FUNCTION recon.to_symbols(symbols text[]) RETURNS text[]
   LANGUAGE sql IMMUTABLE PARALLEL SAFE AS

@@ -88,14 +88,17 @@ BEGIN
              WHEN 'ms'   THEN 'recon.orders_timestamp((r.item ->> ''timestamp'')::bigint)'
              WHEN 'time' THEN format('recon.from_ms(recon.to_ms((r.item ->> %L)::timestamptz), NULL::%s)::%s',
                                      c.name, t.type, t.type)
+             WHEN 'exact' THEN format(
+               'CASE WHEN recon.holds_exactly((r.item ->> %1$L)::numeric, (r.item ->> %1$L)::numeric::%2$s::text, %1$L)
+                  THEN (r.item ->> %1$L)::numeric::%2$s END', c.name, t.type)
              ELSE format('nullif(r.item ->> %L, '''')::%s', c.name, t.type)
            END, ', ' ORDER BY c.place)
     INTO names, selected
     FROM (VALUES
       (1, 'order_id', 'plain', true), (2, 'client_order_id', 'plain', false), (3, 'user_id', 'plain', true),
       (4, 'profile_id', 'plain', true), (5, 'symbol', 'plain', true), (6, 'type', 'plain', true),
-      (7, 'side', 'plain', true), (8, 'qty', 'plain', true), (9, 'quantity', 'plain', false),
-      (10, 'filled_qty', 'plain', false), (11, 'price', 'plain', true), (12, 'status', 'plain', true),
+      (7, 'side', 'plain', true), (8, 'qty', 'exact', true), (9, 'quantity', 'exact', false),
+      (10, 'filled_qty', 'exact', false), (11, 'price', 'plain', true), (12, 'status', 'plain', true),
       (13, 'timestamp', 'ms', true), (14, 'filled_at', 'time', true), (15, 'trade_id', 'plain', true),
       (16, 'action', 'plain', true), (17, 'source', 'plain', true), (18, 'sub_tag', 'plain', false)
     ) AS c(place, name, kind, required)

@@ -42,13 +42,27 @@ BEGIN
     GRANT USAGE ON SCHEMA public TO recon_reader, recon_writer;
   END IF;
 
-  FOREACH bot_table IN ARRAY ARRAY['profiles', 'orders', 'positions', 'trade_history', 'capital_ledger', 'trading_control']
+  FOREACH bot_table IN ARRAY ARRAY['profiles', 'orders', 'positions', 'trade_history', 'capital_ledger', 'trading_control',
+                                    'reconciliation_backfill_audit']
   LOOP
-    EXECUTE format('GRANT SELECT ON public.%I TO recon_reader', bot_table);
-    EXECUTE format('GRANT SELECT, INSERT, UPDATE ON public.%I TO recon_writer', bot_table);
+    -- What an owner has granted before is not granted again, for we may not be the owner, whose GRANT it takes: anybody
+    -- else's may do nothing but warn.
+    wanted := CASE WHEN bot_table = 'reconciliation_backfill_audit' THEN 'SELECT, INSERT' ELSE 'SELECT' END;
+    IF NOT (has_table_privilege('recon_reader', format('public.%I', bot_table), 'SELECT')
+            AND (wanted = 'SELECT' OR has_table_privilege('recon_reader', format('public.%I', bot_table), 'INSERT'))
+            AND has_table_privilege('recon_writer', format('public.%I', bot_table), 'INSERT')
+            AND has_table_privilege('recon_writer', format('public.%I', bot_table), 'UPDATE'))
+    THEN
+      IF NOT pg_has_role((SELECT relowner FROM pg_class WHERE oid = format('public.%I', bot_table)::regclass), 'USAGE') THEN
+        RAISE EXCEPTION '% may not grant rights on public.%', current_user, bot_table
+          USING HINT = format(
+            'As its owner: GRANT %s ON public.%I TO recon_reader; GRANT SELECT, INSERT, UPDATE ON public.%I TO recon_writer;',
+            wanted, bot_table, bot_table);
+      END IF;
+      EXECUTE format('GRANT %s ON public.%I TO recon_reader', wanted, bot_table);
+      EXECUTE format('GRANT SELECT, INSERT, UPDATE ON public.%I TO recon_writer', bot_table);
+    END IF;
   END LOOP;
-  GRANT SELECT, INSERT ON public.reconciliation_backfill_audit TO recon_reader;
-  GRANT SELECT, INSERT, UPDATE ON public.reconciliation_backfill_audit TO recon_writer;
 
   -- A production table may take its id from a serial's sequence.
   FOR sequence IN
@@ -60,8 +74,10 @@ BEGIN
                          'public.capital_ledger'::regclass, 'public.trading_control'::regclass,
                          'public.reconciliation_backfill_audit'::regclass)
   LOOP
-    EXECUTE format('GRANT USAGE ON SEQUENCE %s TO recon_writer', sequence);
-    IF pg_get_serial_sequence('public.reconciliation_backfill_audit', 'id')::regclass = sequence THEN
+    IF NOT has_sequence_privilege('recon_writer', sequence, 'USAGE') THEN
+      EXECUTE format('GRANT USAGE ON SEQUENCE %s TO recon_writer', sequence);
+    END IF;
+    IF NOT has_sequence_privilege('recon_reader', sequence, 'USAGE') AND pg_get_serial_sequence('public.reconciliation_backfill_audit', 'id')::regclass = sequence THEN
       EXECUTE format('GRANT USAGE ON SEQUENCE %s TO recon_reader', sequence);
     END IF;
   END LOOP;

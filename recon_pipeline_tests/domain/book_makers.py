@@ -315,17 +315,17 @@ def _position(rnd: Random, trades: list[_Trade], symbol: str) -> object:
 
 
 def spoiled(rnd: Random, book: Book) -> Book:
-    """The book with a few values anywhere replaced by junk."""
+    """The book with a few values anywhere replaced by junk, mostly deep inside."""
     spoilt = copy.deepcopy(book)
     for _ in range(rnd.randint(1, 3)):
         node: Any = spoilt
         while True:
-            key = rnd.choice(sorted(node, key=str)) if isinstance(node, dict) else rnd.randrange(len(node))
-            child = node[key]
-            if isinstance(child, dict | list) and child and rnd.randrange(6):
-                node = child
+            keys = sorted(node, key=str) if isinstance(node, dict) else list(range(len(node)))
+            deep = [key for key in keys if isinstance(node[key], dict | list) and node[key]]
+            if deep and rnd.randrange(12):
+                node = node[rnd.choice(deep)]
                 continue
-            node[key] = junk(rnd)
+            node[rnd.choice(keys)] = junk(rnd)
             break
     return spoilt
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import psycopg
@@ -10,6 +14,7 @@ import pytest
 
 import recon_pipeline
 from recon_pipeline.ledger.database import connect
+from recon_pipeline.ledger.migrate import migrations
 from recon_pipeline.ledger.statements import StatementError, parse, sql_directory, statement, statements
 
 PACKAGE = Path(recon_pipeline.__file__).parent
@@ -123,3 +128,25 @@ def test_pasted_into_psql_and_run_by_the_pipeline_a_block_answers_alike(database
     pasted = psql(database_url, "\\set profile_id p1\n" + block.source + ";\n")
     assert [[str(value) for value in row.values()] for row in rows] == pasted
     assert pasted == [["p1", "BTC/USD", "t1", "1.5", "0", "1.5", "0", "0"]]
+
+
+def test_an_installed_wheel_finds_its_own_copy_of_the_files(tmp_path):
+    """The build puts ``sql/`` into the package as ``_sql``."""
+    shutil.copytree(PACKAGE / "ledger", tmp_path / "recon_pipeline" / "ledger")
+    shutil.copytree(PACKAGE / "domain", tmp_path / "recon_pipeline" / "domain")
+    (tmp_path / "recon_pipeline" / "__init__.py").touch()
+    copied = shutil.copytree(sql_directory(), tmp_path / "recon_pipeline" / "_sql")
+    program = (
+        "from recon_pipeline.ledger import migrate, statements as s\n"
+        "print(s.sql_directory(), len(s.statements()), len(migrate.migrations()), sep='|')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout.strip() == f"{copied}|{len(statements())}|{len(migrations())}"

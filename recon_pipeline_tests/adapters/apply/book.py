@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -263,7 +262,7 @@ class Book:
         return rollback_batch(self.url, batch_id, **(arguments | more))
 
 
-def at_point(point: str, action: Callable[[], None]) -> Callable[[str], None]:
+def at_point(point: str, action: Callable[[], object]) -> Callable[[str], None]:
     """A hook that acts once, at one fault point."""
     done: list[str] = []
 
@@ -273,7 +272,3 @@ def at_point(point: str, action: Callable[[], None]) -> Callable[[str], None]:
             action()
 
     return hook
-
-
-def loads(text: str) -> Any:
-    return json.loads(text)

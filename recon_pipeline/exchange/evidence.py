@@ -181,7 +181,8 @@ class Reading:
         self._recall_executions_of(self._known.orders)
         fills = self._store.watermark(self._account_id, "fills")
         if fills is not None and milliseconds(fills["covered_from"]) <= self._since_ms:
-            self._fills_from_ms = max(self._since_ms, milliseconds(fills["covered_until"]) - self._policy.overlap_ms)
+            until = min(milliseconds(fills["covered_until"]), self._now_ms)  # a clock set back reads more, not less
+            self._fills_from_ms = max(self._since_ms, until - self._policy.overlap_ms)
         orders = self._store.watermark(self._account_id, "orders")
         if orders is not None and milliseconds(orders["covered_from"]) <= self._since_ms:
             self._order_cursor = orders["last_id"]

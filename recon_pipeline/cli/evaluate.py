@@ -7,6 +7,7 @@ others. What does not belong here: any rule; this module only translates a book 
 from __future__ import annotations
 
 import json
+import sys
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -272,6 +273,6 @@ def evaluate(books: IO[str], timing: bool) -> None:
     Example:
       echo '{"id": "b1", "config": {"ENABLE_RECON_EXIT_BACKFILL": true}}' | recon evaluate
     """  # noqa: D301
-    well_formed = evaluate_lines(books, click.get_text_stream("stdout"), timing=timing)
+    well_formed = evaluate_lines(books, sys.stdout, timing=timing)
     if not well_formed:
         raise SystemExit(1)

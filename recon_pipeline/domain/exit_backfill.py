@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from recon_pipeline.domain.account_state import AccountState, Allocated, Outcome
 from recon_pipeline.domain.allocation import allocate, sum_by
 from recon_pipeline.domain.attribution import Attribution, KnownTrades, attribute_orders
-from recon_pipeline.domain.decisions import AccountState, Allocated, Outcome, decide
+from recon_pipeline.domain.decisions import decide
 from recon_pipeline.domain.dust import dust_threshold_e9
 from recon_pipeline.domain.evidence import deduplicate_orders, evidence_defects, represented_quantities
 from recon_pipeline.domain.frames import DECISIONS, EVIDENCE, NO_TIME, PROPOSALS, SLICES, TRADES
@@ -287,6 +288,8 @@ def _allocate_heuristics(
     order_token = np.array([codes.get(token, -1) for token in view.token], dtype=np.int64).reshape(-1)
     undecidable = np.zeros(len(codes), dtype=bool)
     undecidable[trade_token[state.defective]] = True
+    if "" in tokens[state.defective]:
+        undecidable[:] = True
     usable = free & (order_token >= 0)
     reasons[free & ~usable] = NoEvidence.NO_OPEN_TRADE.value
     usable &= ~undecidable[np.maximum(order_token, 0)]

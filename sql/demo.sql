@@ -87,3 +87,12 @@ LEFT JOIN public.positions AS p USING (profile_id, trade_id)
 LEFT JOIN public.capital_ledger AS c USING (profile_id, trade_id)
 WHERE h.profile_id LIKE :'pattern'
 ORDER BY h.profile_id, h.trade_id;
+
+-- name: select_demo_plans
+-- Index batches (profile_id, created_at). The newest plan of each profile that a dry run wrote down.
+SELECT DISTINCT ON (b.profile_id) b.profile_id, b.batch_id, b.digest,
+       (SELECT count(*) FROM public.reconciliation_backfill_audit AS a
+        WHERE a.batch_id = b.batch_id AND a.decision = 'DRY_RUN') AS proposals
+FROM recon.batches AS b
+WHERE b.profile_id LIKE :'pattern' AND b.state = 'PLANNED'
+ORDER BY b.profile_id, b.created_at DESC;

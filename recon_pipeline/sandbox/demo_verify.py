@@ -4,7 +4,6 @@ Here: the picture of the ledger before, and the verdict after. The verdict trust
 itself beyond which exchange order a row cites: quantities, sides, prices and untouched rows are read from the ledger.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -163,12 +162,3 @@ def _trade_problems(truth: Truth, before: Row | None, after: Row | None) -> list
     if after["reserved_usd"]:
         problems.append(f"{after['reserved_usd']} dollars are still reserved for it")
     return problems
-
-
-def summary_lines(verdict: Verdict) -> Sequence[str]:
-    """The result in three lines."""
-    return (
-        f"ghosts closed {len(verdict.closed)} of {len(verdict.ghosts)}",
-        f"wrong writes {len(verdict.wrong_writes)}",
-        f"left for a person {len(verdict.left)}",
-    )

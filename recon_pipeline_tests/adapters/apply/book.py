@@ -71,7 +71,8 @@ class Book:
 
     def backfill_rows(self, profile_id: str = "p1") -> list[dict[str, Any]]:
         return self.rows(
-            "SELECT * FROM orders WHERE order_id LIKE 'BFILL-%%' AND profile_id = %s ORDER BY filled_at, order_id", profile_id
+            "SELECT * FROM orders WHERE order_id LIKE 'BFILL-%%' AND profile_id = %s ORDER BY filled_at, order_id",
+            profile_id,
         )
 
     def position(self, trade_id: str, profile_id: str = "p1") -> dict[str, Any]:
@@ -127,7 +128,14 @@ class Book:
         )
 
     def trade(
-        self, trade_id: str, qty: str, *, price: str = "100", side: str = "BUY", profile_id: str = "p1", symbol: str = "AAPL"
+        self,
+        trade_id: str,
+        qty: str,
+        *,
+        price: str = "100",
+        side: str = "BUY",
+        profile_id: str = "p1",
+        symbol: str = "AAPL",
     ) -> None:
         """An entered trade in all books of its bot."""
         self.record(

@@ -203,7 +203,9 @@ def test_an_exit_that_a_bot_records_after_planning_stops_the_write(ghost: Book):
 
 
 def test_an_entry_that_grows_after_planning_stops_the_write(ghost: Book):
-    result = between(ghost, lambda: ghost.run("UPDATE orders SET qty = 12, quantity = 12 WHERE order_id = 'entry-p1-t1'"))
+    result = between(
+        ghost, lambda: ghost.run("UPDATE orders SET qty = 12, quantity = 12 WHERE order_id = 'entry-p1-t1'")
+    )
     refused(ghost, result, "ledger_changed")
     assert "entry was 10, is 12" in result.detail
 

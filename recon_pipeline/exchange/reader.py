@@ -95,6 +95,15 @@ class AlpacaReader:
         with client:
             return [_look_up(client, order_id.strip(), client_id.strip()) for order_id, client_id in orders]
 
+    def check(self, account_id: str) -> str:
+        """Return why the account can't be reached with its keys; empty where it can. One request; nothing is kept."""
+        try:
+            with self._client(account_id) as client:
+                self._claim(account_id, str(client.account()["id"]))
+        except ExchangeError as error:
+            return str(error)
+        return ""
+
     def _client(self, account_id: str) -> AlpacaClient:
         credentials = self._credentials.get(account_id)
         if credentials is None:

@@ -132,14 +132,18 @@ class _Runs:
             raise_on_error=False,
         )
         if not result.success:
-            reasons = [
-                str(event.event_specific_data.error.message)
-                for event in result.all_events
-                if event.is_failure and getattr(event.event_specific_data, "error", None)
-            ]
+            reasons = [text for event in result.all_events if event.is_failure and (text := _failure(event))]
             raise SandboxError(
                 f"{name} of {partition or 'all profiles'} failed: {' / '.join(reasons) or 'see its run'}"
             )
+
+
+def _failure(event: Any) -> str:
+    """Return what the event says went wrong, down to the cause; empty where it says nothing."""
+    error = getattr(event.event_specific_data, "error", None)
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return "" if error is None else str(error.message).strip()
 
 
 @contextmanager

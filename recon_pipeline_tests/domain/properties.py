@@ -55,7 +55,8 @@ def holds_for(kind: str) -> Callable[[Property], Callable[[], None]]:
             try:
                 check(book, answer, Random(seed))
             except Exception as error:
-                small = reduced(book, lambda smaller: _fails(check, smaller, seed, type(error)))
+                kind_of_failure = type(error)
+                small = reduced(book, lambda smaller: _fails(check, smaller, seed, kind_of_failure))
                 raise AssertionError(f"seed {seed}, smallest book:\n{json.dumps(small)}") from error
 
         test.__name__ = test.__qualname__ = check.__name__

@@ -40,7 +40,7 @@ def quantity(value: object) -> Decimal:
 
 
 @holds_for("rich")
-def test_1_every_executed_quantity_is_represented_allocated_or_excess(book: Book, answer: Answer, _rnd: Random) -> None:
+def test_1_every_executed_quantity_is_represented_allocated_or_excess(book: Book, answer: Answer, rnd: Random) -> None:
     taken: dict[str, Decimal] = {}
     for row in proposals(answer):
         taken[row["exchange_order_id"]] = taken.get(row["exchange_order_id"], Decimal(0)) + quantity(row["qty"])
@@ -53,7 +53,7 @@ def test_1_every_executed_quantity_is_represented_allocated_or_excess(book: Book
 
 
 @holds_for("rich")
-def test_1_every_open_quantity_is_allocated_dust_or_remaining(book: Book, answer: Answer, _rnd: Random) -> None:
+def test_1_every_open_quantity_is_allocated_dust_or_remaining(book: Book, answer: Answer, rnd: Random) -> None:
     closed: dict[str, Decimal] = {}
     for row in answer["orders"]:
         closed[row["trade_id"]] = closed.get(row["trade_id"], Decimal(0)) + quantity(row["qty"])
@@ -95,7 +95,7 @@ def open_quantities(book: Book, answer: Answer) -> dict[str, Decimal]:
 
 
 @holds_for("rich")
-def test_2_every_open_trade_and_every_order_has_an_outcome(book: Book, answer: Answer, _rnd: Random) -> None:
+def test_2_every_open_trade_and_every_order_has_an_outcome(book: Book, answer: Answer, rnd: Random) -> None:
     decided = {row["trade_id"] for row in answer["orders"]} | {row["trade_id"] for row in refusals(answer)}
     assert set(open_quantities(book, answer)) <= decided
     assert len(open_quantities(book, answer)) <= answer["result"]["open_trade_candidates"]
@@ -121,7 +121,7 @@ def test_2_every_open_trade_and_every_order_has_an_outcome(book: Book, answer: A
 
 
 @holds_for("rich")
-def test_3_no_row_crosses_profile_symbol_side_or_attribution(book: Book, answer: Answer, _rnd: Random) -> None:
+def test_3_no_row_crosses_profile_symbol_side_or_attribution(book: Book, answer: Answer, rnd: Random) -> None:
     heuristics = book["config"].get("RECON_EXIT_BACKFILL_ALLOW_HEURISTIC_MATCH", False)
     listed = raw_orders(book)
     for row in proposals(answer):
@@ -174,7 +174,7 @@ def assert_no_key_says_otherwise(order: dict[str, Any], trade_id: str) -> bool:
 
 
 @holds_for("rich")
-def test_4_quantities_prices_and_times_are_those_of_the_cited_orders(book: Book, answer: Answer, _rnd: Random) -> None:
+def test_4_quantities_prices_and_times_are_those_of_the_cited_orders(book: Book, answer: Answer, rnd: Random) -> None:
     listed = raw_orders(book)
     for row in proposals(answer):
         assert quantity(row["qty"]) > 0
@@ -241,7 +241,7 @@ def applied(book: Book, answer: Answer, *, status: str = "filled") -> Book:
 
 
 @holds_for("strong")
-def test_6_after_an_apply_planning_again_proposes_nothing(book: Book, first: Answer, _rnd: Random) -> None:
+def test_6_after_an_apply_planning_again_proposes_nothing(book: Book, first: Answer, rnd: Random) -> None:
     second = answer_of(applied(book, first))
     assert second["orders"] == []
     assert second["result"].get("over_exits") == first["result"].get("over_exits"), "an apply over-exits no trade"
@@ -251,7 +251,7 @@ def test_6_after_an_apply_planning_again_proposes_nothing(book: Book, first: Ans
 
 
 @holds_for("strong")
-def test_7_what_a_rollback_canceled_is_named_and_never_proposed_again(book: Book, first: Answer, _rnd: Random) -> None:
+def test_7_what_a_rollback_canceled_is_named_and_never_proposed_again(book: Book, first: Answer, rnd: Random) -> None:
     rolled_back = answer_of(applied(book, first, status="canceled"))
     gone = {row["order_id"] for row in first["orders"]}
     assert not gone & {row["order_id"] for row in rolled_back["orders"]}
@@ -287,7 +287,7 @@ def test_8_a_failed_reading_writes_no_more_than_a_good_one(book: Book, answer: A
 
 
 @holds_for("rich")
-def test_no_book_crashes_the_engine(book: Book, _answer: Answer, rnd: Random) -> None:
+def test_no_book_crashes_the_engine(book: Book, answer: Answer, rnd: Random) -> None:
     answer = evaluate_book({"id": "b1", **spoiled(rnd, book)})
     assert json.loads(json.dumps(answer, allow_nan=False)) == answer
     if "error" in answer:

@@ -13,7 +13,7 @@ from recon_pipeline_tests.domain.properties import holds_for
 
 
 @holds_for("plain")
-def test_decisions_reasons_and_counts_are_equal(book: Book, answer: Answer, _rnd: Random) -> None:
+def test_decisions_reasons_and_counts_are_equal(book: Book, answer: Answer, rnd: Random) -> None:
     theirs = source_rules.decide(book)
     assert engine_outcome(answer) == source_outcome(book)
     result = answer["result"]
@@ -28,7 +28,7 @@ def test_decisions_reasons_and_counts_are_equal(book: Book, answer: Answer, _rnd
 
 
 @holds_for("plain")
-def test_rows_to_insert_are_equal_in_every_column(book: Book, answer: Answer, _rnd: Random) -> None:
+def test_rows_to_insert_are_equal_in_every_column(book: Book, answer: Answer, rnd: Random) -> None:
     def row_of(row: dict[str, Any]) -> tuple[object, ...]:
         text = ("order_id", "user_id", "profile_id", "trade_id", "symbol", "side", "timestamp", "filled_at")
         cited = (row["exchange_order_id"], row["matched_by"], row["sub_tag"] or "")
@@ -39,7 +39,7 @@ def test_rows_to_insert_are_equal_in_every_column(book: Book, answer: Answer, _r
 
 
 @holds_for("plain")
-def test_audit_rows_are_equal(book: Book, answer: Answer, _rnd: Random) -> None:
+def test_audit_rows_are_equal(book: Book, answer: Answer, rnd: Random) -> None:
     def seen(row: dict[str, Any]) -> tuple[str, ...]:
         names = ("trade_id", "symbol", "decision", "reason", "exchange_order_id", "exchange_client_order_id")
         written = row.get("backfill_order_id") or row.get("order_id") or ""

@@ -109,7 +109,7 @@ def test_instants_are_cut_to_milliseconds(raw: object, ms: int) -> None:
 @pytest.mark.parametrize(
     "raw",
     [None, "", "soon", "2026-13-02T10:00:00Z", "2026-03-02T25:00:00Z", 0, -5, "0", True, float("nan"), [], {}, "1e400"]
-    + [10**30, datetime(2026, 3, 2), "1969-12-31T23:59:59Z"],  # noqa: DTZ001
+    + [10**30, datetime(2026, 3, 2), "1969-12-31T23:59:59Z"],
 )
 def test_what_is_no_instant_is_not_now(raw: object) -> None:
     assert parse_instant(raw) is None

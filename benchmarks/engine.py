@@ -1,0 +1,200 @@
+"""How long the engine plans, from frames to plan, and how much memory it takes, in every attribution mode.
+
+Each case is a process of its own that builds frames of N open trades and N exchange orders that close them, calls
+``plan_exit_backfill`` and reports the best of its runs and its peak resident memory, interpreter, pandas and the frames
+included. Every order is unrecorded and every trade ends covered, which the case checks: a plan that gives up early would be
+fast too. Layouts: all trades on one symbol, or ten per symbol ("spread"; one per symbol for single_open_trade).
+
+    python -m benchmarks --max 100000 --modes trade_id,qty_unique
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+
+from recon_pipeline.domain.exit_backfill import plan_exit_backfill
+from recon_pipeline.domain.frames import NO_TIME
+from recon_pipeline.domain.plan import ExitBackfillInputs
+from recon_pipeline.domain.policy import ExitBackfillPolicy
+
+SIZES = (1_000, 10_000, 100_000, 1_000_000)
+MODES = ("trade_id", "sub_tag", "client_order_id", "qty_unique", "single_open_trade")
+LAYOUTS = ("one symbol", "spread")
+START_MS = 1_772_445_600_000
+TARGET_SECONDS, TARGET_SIZE, TARGET_RATIO = 0.3, 10_000, 13.0
+REPEATS = {1_000: 7, 10_000: 5, 100_000: 3}
+
+
+def texts(values: list[str]) -> pd.Series:
+    return pd.Series(values, dtype=object)
+
+
+def build(size: int, mode: str, layout: str) -> tuple[ExitBackfillInputs, ExitBackfillPolicy]:
+    """Frames of `size` open trades and as many orders, one for each, that only `mode` can attribute."""
+    heuristic = mode in {"qty_unique", "single_open_trade"}
+    per_symbol = size if layout == "one symbol" else 1 if mode == "single_open_trade" else 10
+    numbers = np.arange(size, dtype=np.int64)
+    trades = [f"t{number:07d}" for number in numbers]
+    symbols = [f"S{number // per_symbol:07d}" for number in numbers]
+    # Quantities of one symbol differ by more than the dust threshold, so that they tell trades apart.
+    quantity = 1_000_000_000 + (numbers % per_symbol) * 10_000_000
+    # An order that is half a unit larger than its trade fits no trade by its quantity.
+    executed = quantity + 500_000_000 if mode == "single_open_trade" else quantity
+    shuffled = np.random.default_rng(7).permutation(size)
+    empty = [""] * size
+    price = np.full(size, Decimal("100.25"), dtype=object)
+    rows = pd.DataFrame(
+        {
+            "profile_id": texts(["p1"] * size),
+            "user_id": texts(["u1"] * size),
+            "order_id": texts([f"entry-{trade}" for trade in trades]),
+            "client_order_id": texts([f"bytelyst-p1-{trade}-entry" for trade in trades]),
+            "trade_id": texts(trades),
+            "symbol": texts(symbols),
+            "symbol_token": texts(symbols),
+            "side": texts(["BUY"] * size),
+            "action": texts(["ENTRY"] * size),
+            "status": texts(["filled"] * size),
+            "qty_e9": quantity,
+            "price": price,
+            "time_ms": START_MS + numbers,
+            "filled_at_ms": np.full(size, NO_TIME, dtype=np.int64),
+            "sub_tag": texts(empty),
+            "defect": texts(empty),
+        }
+    )
+    orders = pd.DataFrame(
+        {
+            "account_id": texts(["a1"] * size),
+            "order_id": texts([f"order-{number:07d}" for number in numbers]),
+            "client_order_id": texts(
+                [f"bytelyst-p1-{t}-exit" for t in trades] if mode == "client_order_id" else [f"c-{n}" for n in numbers]
+            ),
+            "trade_id": texts(trades if mode == "trade_id" else empty),
+            "sub_tag": texts([f"bytelyst:p1:{trade}" for trade in trades] if mode == "sub_tag" else empty),
+            "symbol": texts(symbols),
+            "symbol_token": texts(symbols),
+            "crypto": np.zeros(size, dtype=bool),
+            "side": texts(["SELL"] * size),
+            "status": texts(["filled"] * size),
+            "executed_e9": executed,
+            "price": price,
+            "executed_at_ms": START_MS + 3_600_000 + numbers,
+            "defect": texts(empty),
+        }
+    )
+    profiles = pd.DataFrame(
+        {
+            "profile_id": texts(["p1"]),
+            "user_id": texts(["u1"]),
+            "account_id": texts(["a1"]),
+            "selected": [True],
+            "paused": [True],
+            "audit_available": [True],
+            "evidence_defect": texts([""]),
+            "managed_symbols": texts([None]),
+            "batch_id": texts(["RECON-BFILL-benchmark"]),
+        }
+    )
+    policy = ExitBackfillPolicy(
+        enabled=True,
+        require_strong_attribution=not heuristic,
+        allow_heuristic_match=heuristic,
+        dust_rel=Decimal(0),
+        lookback_ms=90 * 24 * 3_600_000,
+    )
+    inputs = ExitBackfillInputs(
+        profiles=profiles,
+        lifecycle_rows=rows.iloc[shuffled].reset_index(drop=True),
+        exchange_orders=orders.iloc[shuffled[::-1]].reset_index(drop=True),
+    )
+    return inputs, policy
+
+
+def case(size: int, mode: str, layout: str) -> dict[str, object]:
+    """One case, in this process."""
+    inputs, policy = build(size, mode, layout)
+    frames_mb = peak_mb()
+    wall, cpu = [], []
+    for _ in range(REPEATS.get(size, 1)):
+        started, worked = time.perf_counter(), time.process_time()
+        plan = plan_exit_backfill(inputs, policy, now_ms=START_MS + 7_200_000)
+        cpu.append(time.process_time() - worked)
+        wall.append(time.perf_counter() - started)
+        methods = set(plan.proposals["matched_by"])
+        if len(plan.proposals) != size or methods != {mode} or len(plan.decisions):
+            raise SystemExit(f"{mode}, {layout}, {size}: not the expected plan: {len(plan.proposals)} by {methods}")
+    return {"wall": min(wall), "cpu": min(cpu), "peak_mb": peak_mb(), "plan_mb": peak_mb() - frames_mb}
+
+
+def peak_mb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
+
+
+def run(size: int, mode: str, layout: str) -> dict[str, float]:
+    """One case, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks", "--case", json.dumps([size, mode, layout])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr.strip() or f"{command} failed")
+    answer: dict[str, float] = json.loads(done.stdout)
+    return answer
+
+
+def main() -> None:
+    """Run all cases and print one line for each."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.split("\n")[0])
+    parser.add_argument("--max", type=int, default=SIZES[-1], help="largest number of open trades (default: 1000000)")
+    parser.add_argument("--modes", default=",".join(MODES), help="attribution modes, with commas")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.case:
+        print(json.dumps(case(*json.loads(arguments.case))))
+        return
+    modes = arguments.modes.split(",")
+    unknown = sorted(set(modes) - set(MODES))
+    if unknown:
+        parser.error(f"no such mode: {', '.join(unknown)}; there are {', '.join(MODES)}")
+    sizes = [size for size in SIZES if size <= arguments.max]
+    if not sizes:
+        parser.error(f"--max is below the smallest size, {SIZES[0]}")
+    print("plan_exit_backfill, frames to plan: N open trades, N orders.", end=" ")
+    print(f"Python {sys.version.split()[0]}, pandas {pd.__version__}. Best of several runs.")
+    print("Ratios and targets are of CPU seconds (one thread), so that other work on the machine does not count.")
+    heads = ("mode", "layout", "N", "wall s", "CPU s", "ratio", "us/trade", "peak MB", "plan MB")
+    print("{:<18}{:<11}{:>10}{:>10}{:>10}{:>7}{:>10}{:>9}{:>9}".format(*heads))
+    missed = []
+    for mode, layout in ((mode, layout) for mode in modes for layout in LAYOUTS):
+        if mode == "single_open_trade" and layout == "one symbol":
+            continue
+        before = 0.0
+        for size in sizes:
+            found = run(size, mode, layout)
+            cpu, ratio = found["cpu"], found["cpu"] / before if before else 0.0
+            before = cpu
+            print(
+                f"{mode:<18}{layout:<11}{size:>10,}{found['wall']:>10.4f}{cpu:>10.4f}"
+                f"{f'{ratio:.1f}' if ratio else '':>7}{cpu / size * 1e6:>10.1f}"
+                f"{found['peak_mb']:>9.0f}{found['plan_mb']:>9.0f}",
+                flush=True,
+            )
+            if size == TARGET_SIZE and cpu >= TARGET_SECONDS:
+                missed.append(f"{mode}, {layout}: {size:,} trades take {cpu:.2f} s, not under {TARGET_SECONDS} s")
+            if ratio > TARGET_RATIO:
+                missed.append(f"{mode}, {layout}: {size:,} trades take {ratio:.1f} times the time of a tenth of them")
+    if missed:
+        print("\n".join(["MISSED", *missed]))
+    else:
+        print(
+            f"All targets met: {TARGET_SIZE:,} under {TARGET_SECONDS} s, ten times the rows at most 13 times the time."
+        )

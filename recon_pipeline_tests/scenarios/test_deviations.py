@@ -1,0 +1,31 @@
+"""The page of deliberate differences names scenarios that exist, and leaves out no difference that a scenario shows."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from recon_pipeline_tests.scenarios.test_scenarios import SCENARIOS
+
+PAGE = (Path(__file__).parents[2] / "docs" / "deviations.md").read_text(encoding="utf-8")
+ROWS = [line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith(("| the source", "| ---"))]
+NAMED = [name for row in ROWS for name in re.findall(r"`((?:defect|medium|rule|settled)_\w+)`", row)]
+
+
+def test_every_row_names_a_scenario() -> None:
+    assert ROWS
+    for row in ROWS:
+        assert re.search(r"`(?:defect|medium|rule|settled)_\w+` *\|?$|`(?:defect|medium|rule|settled)_\w+`", row.split("|")[4])
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMED)))
+def test_a_scenario_that_the_page_names_exists(name: str) -> None:
+    assert name in SCENARIOS
+
+
+def test_every_defect_of_the_source_is_on_the_page() -> None:
+    assert {name for name in SCENARIOS if name.startswith(("defect_", "medium_"))} - set(NAMED) == {
+        "defect_29_pending_trade_of_another_symbol"  # shows where the rule ends, not where it differs
+    }

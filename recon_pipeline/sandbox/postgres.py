@@ -37,6 +37,7 @@ import psutil
 import psycopg
 from psycopg import sql
 
+from recon_pipeline.sandbox import postgres_install
 from recon_pipeline.sandbox.postgres_install import (
     MAJOR_VERSION,
     EmbeddedPostgresError,
@@ -107,7 +108,10 @@ class EmbeddedPostgres:
             if not self.owned:
                 raise EmbeddedPostgresError(f"The server in {self.directory} belongs to another process.")
             self._shut_down()
-            shutil.rmtree(self._data.resolve() if self._data.is_symlink() else self._data, ignore_errors=True)
+            data = self._data.resolve()
+            shutil.rmtree(data, ignore_errors=True)
+            if data.parent.parent in postgres_install.SYSTEM_PLACES:
+                shutil.rmtree(data.parent, ignore_errors=True)
             if self._owner_lock is not None:
                 self._owner_lock.close()
                 self._owner_lock = None

@@ -18,8 +18,9 @@ import psycopg
 import pytest
 import sqlalchemy
 
+from recon_pipeline.sandbox import postgres_install
 from recon_pipeline.sandbox.postgres import EmbeddedPostgres, EmbeddedPostgresError
-from recon_pipeline.sandbox.postgres_install import Installation, ServerAccount
+from recon_pipeline.sandbox.postgres_install import WHEEL, Installation, ServerAccount
 
 SUPERVISOR = """
 import sys, time
@@ -301,6 +302,31 @@ def test_a_directory_that_may_not_be_written_is_named(open_place: Path) -> None:
     assert f"refused: The embedded Postgres can't use {open_place}/new: Permission denied" in done.stdout, done.stderr
 
 
+def test_binaries_that_the_servers_account_may_not_enter_are_copied_where_it_may(
+    tmp_path: Path, open_place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_install, "SYSTEM_PLACES", (open_place / "system",))
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    wheel = Installation.from_wheel().root
+    shutil.copytree(wheel, closed / "site-packages" / WHEEL / wheel.name)
+    libraries = wheel.parent.parent / f"{WHEEL}.libs"
+    if libraries.is_dir():
+        shutil.copytree(libraries, closed / "site-packages" / libraries.name)
+    installation = Installation(closed / "site-packages" / WHEEL / wheel.name)
+    server = EmbeddedPostgres(closed / "postgres", durable=False, installation=installation)
+    try:
+        assert ask(server.start()) == 1
+        as_root = os.geteuid() == 0
+        assert psutil.Process(server.pid).cmdline()[0].startswith(str(open_place if as_root else closed))
+        assert (closed / "postgres" / "data").is_symlink() == as_root
+        assert closed.stat().st_mode & 0o777 == 0o700
+    finally:
+        server.delete()
+    left = [path.name for path in (open_place / "system").glob("*") if not path.name.startswith("postgresql-18-")]
+    assert left == []
+
+
 def test_no_existing_directory_changes_its_mode_or_owner(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     before = [(p, p.stat().st_mode, p.stat().st_uid) for p in [tmp_path, *tmp_path.parents]]
@@ -308,6 +334,7 @@ def test_no_existing_directory_changes_its_mode_or_owner(tmp_path: Path) -> None
     server.start()
     server.delete()
     assert [(p, p.stat().st_mode, p.stat().st_uid) for p in [tmp_path, *tmp_path.parents]] == before
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_server_does_not_run_as_root(open_place: Path) -> None:

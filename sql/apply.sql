@@ -26,7 +26,7 @@ SELECT pg_advisory_xact_lock(hashtextextended('recon.consumption:' || :'account_
 -- Index orders (profile_id, trade_id); row locks in the order of the ids. A bot that updates one of the trades' rows waits.
 SELECT order_id
 FROM public.orders
-WHERE profile_id = :'profile_id' AND trade_id = ANY(:'trade_ids'::text[])
+WHERE profile_id = :'profile_id' AND trade_id::text = ANY(:'trade_ids'::text[])
 ORDER BY order_id
 FOR NO KEY UPDATE;
 
@@ -85,7 +85,7 @@ ORDER BY backfill_order_id;
 
 -- name: lock_order_images
 -- Unique index orders (order_id); row locks in the order of the ids. The rows as they are now.
-SELECT order_id, to_jsonb(o)::text AS image
+SELECT order_id::text AS order_id, to_jsonb(o)::text AS image
 FROM public.orders AS o
 WHERE order_id = ANY(:'order_ids'::text[])
 ORDER BY order_id
@@ -104,7 +104,7 @@ FROM jsonb_array_elements(:'records'::jsonb) AS r(item)
 WHERE o.order_id = r.item ->> 'order_id'
   AND o.status = 'canceled'
   AND to_jsonb(o) = (r.item ->> 'before')::jsonb
-RETURNING o.order_id;
+RETURNING o.order_id::text AS order_id;
 
 -- name: insert_consumption
 -- Unique index consumption_live_backfill_order_key: a live backfill row consumes once, whoever writes it.
@@ -122,25 +122,25 @@ RETURNING backfill_order_id;
 
 -- name: lock_position_images
 -- Primary key positions (profile_id, trade_id); row locks in the order of the trades.
-SELECT trade_id, to_jsonb(t)::text AS image
+SELECT trade_id::text AS trade_id, to_jsonb(t)::text AS image
 FROM public.positions AS t
-WHERE profile_id = :'profile_id' AND trade_id = ANY(:'trade_ids'::text[])
+WHERE profile_id = :'profile_id' AND trade_id::text = ANY(:'trade_ids'::text[])
 ORDER BY trade_id
 FOR NO KEY UPDATE;
 
 -- name: lock_trade_history_images
 -- Primary key trade_history (profile_id, trade_id); row locks in the order of the trades.
-SELECT trade_id, to_jsonb(t)::text AS image
+SELECT trade_id::text AS trade_id, to_jsonb(t)::text AS image
 FROM public.trade_history AS t
-WHERE profile_id = :'profile_id' AND trade_id = ANY(:'trade_ids'::text[])
+WHERE profile_id = :'profile_id' AND trade_id::text = ANY(:'trade_ids'::text[])
 ORDER BY trade_id
 FOR NO KEY UPDATE;
 
 -- name: lock_capital_images
 -- Primary key capital_ledger (profile_id, trade_id); row locks in the order of the trades.
-SELECT trade_id, to_jsonb(t)::text AS image
+SELECT trade_id::text AS trade_id, to_jsonb(t)::text AS image
 FROM public.capital_ledger AS t
-WHERE profile_id = :'profile_id' AND trade_id = ANY(:'trade_ids'::text[])
+WHERE profile_id = :'profile_id' AND trade_id::text = ANY(:'trade_ids'::text[])
 ORDER BY trade_id
 FOR NO KEY UPDATE;
 
@@ -151,7 +151,7 @@ SET qty = v.qty, status = v.status, closed_at = v.closed_at, updated_at = now()
 FROM jsonb_array_elements(:'records'::jsonb) AS r(item)
 CROSS JOIN LATERAL jsonb_populate_record(NULL::public.positions, r.item -> 'values') AS v
 WHERE t.profile_id = v.profile_id AND t.trade_id = v.trade_id AND to_jsonb(t) = (r.item ->> 'before')::jsonb
-RETURNING t.trade_id, to_jsonb(t)::text AS image;
+RETURNING t.trade_id::text AS trade_id, to_jsonb(t)::text AS image;
 
 -- name: set_trade_history
 -- Primary key trade_history (profile_id, trade_id); compare-and-set on the whole row. A rollback restores through it as well.
@@ -161,7 +161,7 @@ SET exit_qty = v.exit_qty, exit_price = v.exit_price, realized_pnl_usd = v.reali
 FROM jsonb_array_elements(:'records'::jsonb) AS r(item)
 CROSS JOIN LATERAL jsonb_populate_record(NULL::public.trade_history, r.item -> 'values') AS v
 WHERE t.profile_id = v.profile_id AND t.trade_id = v.trade_id AND to_jsonb(t) = (r.item ->> 'before')::jsonb
-RETURNING t.trade_id, to_jsonb(t)::text AS image;
+RETURNING t.trade_id::text AS trade_id, to_jsonb(t)::text AS image;
 
 -- name: set_capital
 -- Primary key capital_ledger (profile_id, trade_id); compare-and-set on the whole row. A rollback restores through it as well.
@@ -170,7 +170,7 @@ SET reserved_usd = v.reserved_usd, updated_at = now()
 FROM jsonb_array_elements(:'records'::jsonb) AS r(item)
 CROSS JOIN LATERAL jsonb_populate_record(NULL::public.capital_ledger, r.item -> 'values') AS v
 WHERE t.profile_id = v.profile_id AND t.trade_id = v.trade_id AND to_jsonb(t) = (r.item ->> 'before')::jsonb
-RETURNING t.trade_id, to_jsonb(t)::text AS image;
+RETURNING t.trade_id::text AS trade_id, to_jsonb(t)::text AS image;
 
 -- name: insert_corrections
 -- Row locks on the new rows only.

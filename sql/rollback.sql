@@ -10,21 +10,21 @@ ORDER BY id;
 
 -- name: select_row_images
 -- Unique index orders (order_id) and the primary keys of the other tables. Rows as they are now, without a lock.
-SELECT 'orders' AS table_name, order_id AS key, to_jsonb(t)::text AS image
+SELECT 'orders' AS table_name, order_id::text AS key, to_jsonb(t)::text AS image
 FROM public.orders AS t
 WHERE order_id = ANY(:'order_ids'::text[])
 UNION ALL
-SELECT 'positions', trade_id, to_jsonb(t)::text
+SELECT 'positions', trade_id::text, to_jsonb(t)::text
 FROM public.positions AS t
-WHERE profile_id = :'profile_id' AND trade_id = ANY(:'trade_ids'::text[])
+WHERE profile_id::text = :'profile_id' AND trade_id::text = ANY(:'trade_ids'::text[])
 UNION ALL
-SELECT 'trade_history', trade_id, to_jsonb(t)::text
+SELECT 'trade_history', trade_id::text, to_jsonb(t)::text
 FROM public.trade_history AS t
-WHERE profile_id = :'profile_id' AND trade_id = ANY(:'trade_ids'::text[])
+WHERE profile_id::text = :'profile_id' AND trade_id::text = ANY(:'trade_ids'::text[])
 UNION ALL
-SELECT 'capital_ledger', trade_id, to_jsonb(t)::text
+SELECT 'capital_ledger', trade_id::text, to_jsonb(t)::text
 FROM public.capital_ledger AS t
-WHERE profile_id = :'profile_id' AND trade_id = ANY(:'trade_ids'::text[]);
+WHERE profile_id::text = :'profile_id' AND trade_id::text = ANY(:'trade_ids'::text[]);
 
 -- name: select_rows_inserted_elsewhere
 -- Index recon_backfill_audit_order_idx. Backfill rows that another batch inserted and has not taken back.
@@ -40,7 +40,7 @@ UPDATE public.orders AS o
 SET status = 'canceled', updated_at = now()
 FROM jsonb_array_elements(:'records'::jsonb) AS r(item)
 WHERE o.order_id = r.item ->> 'order_id' AND to_jsonb(o) = (r.item ->> 'before')::jsonb
-RETURNING o.order_id;
+RETURNING o.order_id::text AS order_id;
 
 -- name: mark_audit_reverted
 -- Primary key of the audit table.

@@ -278,6 +278,7 @@ def _write(connection: Connection, work: _Work, lease: Lease) -> ApplyResult:
     inserted, existing = _insert(connection, plan, existing)
     reapplied = _reapply(connection, existing)
     written = frozenset([*inserted, *reapplied])
+    gates.written_exactly(connection, plan, sorted(written))
     work.at("rows_inserted")
     _consume(connection, plan, written | existing.same)
     work.at("consumption_recorded")

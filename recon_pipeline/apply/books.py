@@ -118,6 +118,10 @@ def update_books(
     :param slices: the trades as the ledger reads without the plan's rows
     """
     exits = _trade_exits(plan, slices, written)
+    ids: dict[str, list[str]] = {}
+    for row in tuples(plan.proposals.sort_values("order_id")):
+        if row.order_id in written:
+            ids.setdefault(row.trade_id, []).append(row.order_id)
     corrections: list[CorrectionRow] = []
     for book in BOOKS:
         images = lock_images(connection, book, plan.profile_id, exits)
@@ -138,7 +142,7 @@ def update_books(
                 "cause": {
                     "kind": "exit_backfill",
                     "trade_id": trade_id,
-                    "backfill_order_ids": sorted(_ids_of(plan, trade_id, written)),
+                    "backfill_order_ids": ids[trade_id],
                 },
             }
             for trade_id in sorted(changed)
@@ -179,8 +183,3 @@ def _trade_exits(plan: ProfilePlan, slices: pd.DataFrame, written: frozenset[str
             fills=fills,
         )
     return exits
-
-
-def _ids_of(plan: ProfilePlan, trade_id: str, written: frozenset[str]) -> list[str]:
-    own = plan.proposals[plan.proposals["trade_id"] == trade_id]
-    return [order_id for order_id in own["order_id"] if order_id in written]

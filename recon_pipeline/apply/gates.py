@@ -103,7 +103,7 @@ def existing_rows(connection: Connection, plan: ProfilePlan, order_ids: Sequence
             and found.side == wanted.side
         )
         if not agrees:
-            raise Refused(RefusedReason.ID_COLLISION, _collision(found, wanted))
+            raise Refused(RefusedReason.ID_COLLISION, _difference(found, wanted))
         if found.status in FILLED_STATUSES:
             same.add(found.order_id)
         elif found.status == "canceled" and wanted.reapply:
@@ -115,7 +115,17 @@ def existing_rows(connection: Connection, plan: ProfilePlan, order_ids: Sequence
     return Existing(frozenset(same), canceled)
 
 
-def _collision(found: Any, wanted: Any) -> str:
+def written_exactly(connection: Connection, plan: ProfilePlan, order_ids: Sequence[str]) -> None:
+    """The rows read back as they were planned: no trigger changed them and no column rounded them."""
+    try:
+        found = existing_rows(connection, plan, order_ids)
+    except Refused as refusal:
+        raise Refused(RefusedReason.NOT_WRITTEN_EXACTLY, refusal.detail) from refusal
+    if missing := set(order_ids) - found.same:
+        raise Refused(RefusedReason.NOT_WRITTEN_EXACTLY, f"{', '.join(sorted(missing))} can't be read back")
+
+
+def _difference(found: Any, wanted: Any) -> str:
     there = found.defect or decimal_text_e9(int(found.qty_e9))
     price = "?" if found.price is None else decimal_text(found.price)
     return (
@@ -238,23 +248,8 @@ def represented_now(
         statement("select_consumption_of_exchange_orders"),
         {"account_id": account_id, "exchange_order_ids": sorted(orders["order_id"])},
     ).fetchall()
-    represented, unknown = represented_quantities(orders, rows, consumption_frame(consumed, without=left_out))
+    represented, unknown = represented_quantities(orders, rows, consumption_frame(row for row in consumed if row["backfill_order_id"] not in left_out))
     return [int(units) for units in represented], [bool(flag) for flag in unknown]
-
-
-def consumption_frame(records: Iterable[Row], *, without: Iterable[str] = ()) -> pd.DataFrame:
-    """Rows of ``recon.consumption`` as a CONSUMPTION frame."""
-    left_out = set(without)
-    kept = [row for row in records if row["backfill_order_id"] not in left_out]
-    if not kept:
-        return CONSUMPTION.empty()
-    return pd.DataFrame(
-        {
-            "backfill_order_id": pd.Series([row["backfill_order_id"] for row in kept], dtype=object),
-            "exchange_order_id": pd.Series([row["exchange_order_id"] for row in kept], dtype=object),
-            "qty_e9": [to_e9(Decimal(row["qty"])) for row in kept],
-        }
-    )
 
 
 def is_dust(proposals: pd.DataFrame) -> pd.Series[bool]:

@@ -27,6 +27,7 @@ class RefusedReason(StrEnum):
     LEDGER_CHANGED = "ledger_changed"
     EVIDENCE_ALREADY_CONSUMED = "evidence_already_consumed"
     ID_COLLISION = "id_collision"
+    NOT_WRITTEN_EXACTLY = "not_written_exactly"
     PREVIOUSLY_REVERTED = "previously_reverted"
     ALREADY_REVERTED = "already_reverted"
     BUSY = "busy"
@@ -47,6 +48,7 @@ EXPLANATIONS: Final[dict[RefusedReason, str]] = {
     RefusedReason.LEDGER_CHANGED: "rows of the trade changed after the plan was made: plan again",
     RefusedReason.EVIDENCE_ALREADY_CONSUMED: "executed quantity that the plan cites has been used since: plan again",
     RefusedReason.ID_COLLISION: "a backfill row with the same id says something else: look at that row",
+    RefusedReason.NOT_WRITTEN_EXACTLY: "the ledger does not keep a row as it was written: run `recon doctor`",
     RefusedReason.PREVIOUSLY_REVERTED: "a rollback canceled the row: re-apply it on request only",
     RefusedReason.ALREADY_REVERTED: "the batch was rolled back: plan again, under a new batch id",
     RefusedReason.BUSY: "the rows are locked by another transaction for too long: run again",

@@ -34,6 +34,7 @@ from recon_pipeline.ledger.database import (
     WRITER,
     Connection,
     DatabaseUnavailableError,
+    Row,
     connect,
     redact,
 )
@@ -115,12 +116,17 @@ def _find(connection: Connection, batch_id: str) -> _Batch:
         if state not in {*_LIVE, BatchState.REVERTED}:
             raise Refused(RefusedReason.NOT_APPLIED, f"{batch_id} is {state.value}")
         return _Batch(batch_id, row["profile_id"], row["account_id"], state)
-    audited = [row for row in audit_of_batch(connection, batch_id) if row["decision"] in _AUDITED]
+    audited = [row for row in audit_of_batch(connection, batch_id) if _is_outcome(row)]
     if not audited:
         raise Refused(RefusedReason.UNKNOWN_BATCH, batch_id)
     profile_id = audited[0]["profile_id"]
     profiles = connection.execute(statement("select_profiles"), {"profile_ids": [profile_id]}).fetchall()
     return _Batch(batch_id, profile_id, profiles[0]["account_id"] if profiles else "", None)
+
+
+def _is_outcome(row: Row) -> bool:
+    """An audit row that says of a backfill row that it was written or found; what a dry run says is none."""
+    return row["decision"] in _AUDITED and bool(row["backfill_order_id"]) and not row["dry_run"]
 
 
 def _plan(connection: Connection, batch: _Batch) -> tuple[RollbackPlan, dict[RowKey, RowImage]]:
@@ -134,7 +140,7 @@ def _plan(connection: Connection, batch: _Batch) -> tuple[RollbackPlan, dict[Row
             image={"qty": row["filled_qty"], "price": row["filled_price"]},
         )
         for row in audit_of_batch(connection, batch.batch_id)
-        if row["decision"] in _AUDITED and row["backfill_order_id"] and row["reverted_at"] is None
+        if _is_outcome(row) and row["reverted_at"] is None
     )
     records = connection.execute(statement("select_corrections_of_batch"), {"batch_id": batch.batch_id}).fetchall()
     corrections = tuple(

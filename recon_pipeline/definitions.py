@@ -1,0 +1,37 @@
+"""The whole wiring of the Dagster project on one screen.
+
+Loads in a bare interpreter, reads no environment variable and connects nowhere: the resource ``outside`` does that when a run
+asks. What does not belong here: anything that is more than a name in a list.
+"""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from recon_pipeline.defs.control import exit_backfill_rollback, exit_backfill_stuck_batch, pause_trading, resume_trading
+from recon_pipeline.defs.exit_backfill import exit_backfill, exit_backfill_apply, exit_backfill_dry_run
+from recon_pipeline.defs.resources import Outside
+from recon_pipeline.defs.schedules import dry_run_schedule
+from recon_pipeline.defs.sensors import profiles_to_partitions, stuck_batches
+
+
+def build_definitions(overrides: Mapping[str, object] | None = None) -> dg.Definitions:
+    """Return the project; ``overrides`` replaces resources by name."""
+    return dg.Definitions(
+        assets=[exit_backfill],
+        jobs=[
+            exit_backfill_dry_run,
+            exit_backfill_apply,
+            exit_backfill_rollback,
+            exit_backfill_stuck_batch,
+            pause_trading,
+            resume_trading,
+        ],
+        schedules=[dry_run_schedule],
+        sensors=[profiles_to_partitions, stuck_batches],
+        resources={"outside": Outside(), **(overrides or {})},
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_definitions()

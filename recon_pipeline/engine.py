@@ -9,7 +9,7 @@ One profile's failure is set aside with its error and never stops the others.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -17,12 +17,10 @@ from typing import Any, Protocol
 import pandas as pd
 
 from recon_pipeline.domain.exit_backfill import plan_exit_backfill
-from recon_pipeline.domain.frames import CONSUMPTION, EXCHANGE_ORDERS, POSITIONS, PROFILES
+from recon_pipeline.domain.frames import EXCHANGE_ORDERS, POSITIONS, PROFILES
 from recon_pipeline.domain.plan import ExitBackfillInputs, ProfilePlan
 from recon_pipeline.domain.policy import ExitBackfillPolicy
-from recon_pipeline.domain.quantities import integer_array, parse_decimal, to_e9
-from recon_pipeline.domain.readings import lifecycle_rows_frame
-from recon_pipeline.domain.terms import SkippedReason
+from recon_pipeline.domain.readings import consumption_frame, lifecycle_rows_frame
 from recon_pipeline.exchange.gateway import AccountReading, ExchangeReader
 
 _log = logging.getLogger(__name__)
@@ -147,7 +145,7 @@ def read_shard(
         lifecycle_rows=rows,
         exchange_orders=_joined([reading.orders for reading in readings.values()], EXCHANGE_ORDERS.empty()),
         positions=_joined([reading.positions for reading in readings.values()], POSITIONS.empty()),
-        consumption=_consumption_frame(ledger.consumption(account_ids)),
+        consumption=consumption_frame(ledger.consumption(account_ids)),
         positions_unknown=frozenset(account for account, reading in readings.items() if not reading.positions_known),
     )
     return ShardReading(wanted, inputs, readings, now_ms, failures)
@@ -202,26 +200,6 @@ def _profiles_frame(
     )
 
 
-def _consumption_frame(records: Sequence[Record]) -> pd.DataFrame:
-    if not records:
-        return CONSUMPTION.empty()
-    quantities = []
-    for record in records:
-        quantity = parse_decimal(record["qty"])
-        if quantity is None:
-            raise ValueError(
-                f"recon.consumption of {record['backfill_order_id']} has no quantity; it was changed by hand"
-            )
-        quantities.append(to_e9(quantity))
-    return pd.DataFrame(
-        {
-            "backfill_order_id": pd.Series([record["backfill_order_id"] for record in records], dtype=object),
-            "exchange_order_id": pd.Series([record["exchange_order_id"] for record in records], dtype=object),
-            "qty_e9": integer_array(quantities),
-        }
-    )
-
-
 def _joined(frames: Sequence[pd.DataFrame], empty: pd.DataFrame) -> pd.DataFrame:
     full = [frame for frame in frames if len(frame)]
     return pd.concat(full, ignore_index=True) if full else empty
@@ -233,38 +211,48 @@ def plan_shard(reading: ShardReading, policy: ExitBackfillPolicy) -> ShardPlan:
     A plan that fails (a defect, or rows that name a stranger) sets its account's profiles aside, logged with its trace.
     """
     inputs = reading.inputs
-    profiles = inputs.profiles
     plans: dict[str, ProfilePlan] = {}
     failures = dict(reading.failures)
-    for account_id, members in profiles.groupby("account_id", sort=True):
+    for members, account in _by_account(inputs):
         chosen = list(members["profile_id"][members["selected"].to_numpy(dtype=bool)])
-        if not chosen:
-            continue
         try:
-            plan = plan_exit_backfill(_of_account(inputs, str(account_id), members), policy, now_ms=reading.as_of_ms)
+            plan = plan_exit_backfill(account, policy, now_ms=reading.as_of_ms)
         except Exception as error:  # noqa: BLE001  the border between accounts: the run names it and ends failed
-            _log.exception("planning account %s failed", account_id)
+            _log.exception("planning account %s failed", members["account_id"].iloc[0])
             failures.update({profile: Failure("plan", f"{type(error).__name__}: {error}") for profile in chosen})
             continue
         plans.update({profile: plan.for_profile(profile) for profile in chosen})
     return ShardPlan(plans, failures)
 
 
-def _of_account(inputs: ExitBackfillInputs, account_id: str, members: pd.DataFrame) -> ExitBackfillInputs:
-    own = inputs.lifecycle_rows["profile_id"].isin(list(members["profile_id"]))
-    pending = inputs.pending_rows["profile_id"].isin(list(members["profile_id"]))
-    return ExitBackfillInputs(
-        profiles=members,
-        lifecycle_rows=inputs.lifecycle_rows[own],
-        exchange_orders=inputs.exchange_orders[inputs.exchange_orders["account_id"] == account_id],
-        positions=inputs.positions[inputs.positions["account_id"] == account_id],
-        pending_rows=inputs.pending_rows[pending],
-        consumption=inputs.consumption,
-        existing_order_ids=inputs.existing_order_ids,
-        positions_unknown=inputs.positions_unknown,
-    )
+def _by_account(inputs: ExitBackfillInputs) -> Iterator[tuple[pd.DataFrame, ExitBackfillInputs]]:
+    """The snapshot of each account that has a selected profile, with the profiles of the account."""
+    account_of = dict(zip(inputs.profiles["profile_id"], inputs.profiles["account_id"], strict=True))
+    rows, pending = inputs.lifecycle_rows, inputs.pending_rows
+    accounts_of_rows = rows["profile_id"].map(account_of)
+    accounts_of_pending = pending["profile_id"].map(account_of)
+    row_groups = _groups(rows, accounts_of_rows)
+    pending_groups = _groups(pending, accounts_of_pending)
+    order_groups = _groups(inputs.exchange_orders, inputs.exchange_orders["account_id"])
+    position_groups = _groups(inputs.positions, inputs.positions["account_id"])
+    consumed = _groups(inputs.consumption, inputs.consumption["account_id"])
+    for account_id, members in _groups(inputs.profiles, inputs.profiles["account_id"]).items():
+        if not members["selected"].any():
+            continue
+        yield (
+            members,
+            ExitBackfillInputs(
+                profiles=members,
+                lifecycle_rows=row_groups.get(account_id, rows.iloc[:0]),
+                exchange_orders=order_groups.get(account_id, inputs.exchange_orders.iloc[:0]),
+                positions=position_groups.get(account_id, inputs.positions.iloc[:0]),
+                pending_rows=pending_groups.get(account_id, pending.iloc[:0]),
+                consumption=consumed.get(account_id, inputs.consumption.iloc[:0]),
+                existing_order_ids=inputs.existing_order_ids,
+                positions_unknown=inputs.positions_unknown,
+            ),
+        )
 
 
-def is_incomplete(plan: ProfilePlan) -> bool:
-    """Whether the profile was skipped because the exchange could not be read completely."""
-    return plan.skipped_reason == SkippedReason.EVIDENCE_INCOMPLETE.value
+def _groups(frame: pd.DataFrame, keys: pd.Series) -> dict[str, pd.DataFrame]:
+    return {str(key): group for key, group in frame.groupby(keys.to_numpy(), sort=True)}

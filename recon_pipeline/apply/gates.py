@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any, Final
 
 import pandas as pd
@@ -18,15 +17,15 @@ from recon_pipeline.apply.outcomes import EXPLANATIONS, RefusedReason
 from recon_pipeline.apply.records import tuples
 from recon_pipeline.domain.attribution import KnownTrades
 from recon_pipeline.domain.evidence import represented_quantities
-from recon_pipeline.domain.frames import CONSUMPTION, LIFECYCLE_ROWS
+from recon_pipeline.domain.frames import LIFECYCLE_ROWS
 from recon_pipeline.domain.pending import find_pending
 from recon_pipeline.domain.plan import DUST_PREFIX, ProfilePlan
-from recon_pipeline.domain.quantities import EPSILON_E9, decimal_text, decimal_text_e9, to_e9
-from recon_pipeline.domain.readings import lifecycle_rows_frame
+from recon_pipeline.domain.quantities import EPSILON_E9, decimal_text, decimal_text_e9
+from recon_pipeline.domain.readings import consumption_frame, lifecycle_rows_frame
 from recon_pipeline.domain.slices import build_slices, deduplicate_rows
 from recon_pipeline.domain.symbols import symbol_token
 from recon_pipeline.domain.terms import FILLED_STATUSES, FINAL_UNFILLED_STATUSES
-from recon_pipeline.ledger.database import Connection, Row
+from recon_pipeline.ledger.database import Connection
 from recon_pipeline.ledger.leases import Lease, check_lease
 from recon_pipeline.ledger.reads import ALL_TRADING, AUDIT_COLUMNS
 from recon_pipeline.ledger.statements import statement
@@ -248,7 +247,8 @@ def represented_now(
         statement("select_consumption_of_exchange_orders"),
         {"account_id": account_id, "exchange_order_ids": sorted(orders["order_id"])},
     ).fetchall()
-    represented, unknown = represented_quantities(orders, rows, consumption_frame(row for row in consumed if row["backfill_order_id"] not in left_out))
+    live = consumption_frame(row for row in consumed if row["backfill_order_id"] not in left_out)
+    represented, unknown = represented_quantities(orders, rows, live)
     return [int(units) for units in represented], [bool(flag) for flag in unknown]
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import IO, Any, Final
 
@@ -101,15 +102,11 @@ def _evaluate(book: object, *, timing: bool) -> dict[str, Any]:
     elapsed_ms = (time.perf_counter_ns() - started) / 1e6
     own = plan.for_profile(profile_id)
     if not batch_id:
-        own = _with_batch(own, f"RECON-BFILL-{uuid.uuid5(_BATCHES, f'{profile_id}:{own.digest}')}")
+        own = replace(own, batch_id=f"RECON-BFILL-{uuid.uuid5(_BATCHES, f'{profile_id}:{own.digest}')}")
     answer = _answer(book.get("id"), own, apply=_flag(book, "apply", default=False))
     if timing:
         answer["engine_ms"] = round(elapsed_ms, 3)
     return answer
-
-
-def _with_batch(plan: ProfilePlan, batch_id: str) -> ProfilePlan:
-    return ProfilePlan(**{**plan.__dict__, "batch_id": batch_id})
 
 
 def _answer(identity: object, plan: ProfilePlan, *, apply: bool) -> dict[str, Any]:

@@ -6,7 +6,8 @@ together. The steps are gates, slices, evidence, attribution, allocation, decisi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,7 +21,18 @@ from recon_pipeline.domain.attribution import Attribution, KnownTrades, attribut
 from recon_pipeline.domain.decisions import decide
 from recon_pipeline.domain.dust import dust_threshold_e9
 from recon_pipeline.domain.evidence import deduplicate_orders, evidence_defects, represented_quantities
-from recon_pipeline.domain.frames import DECISIONS, EVIDENCE, NO_TIME, PROPOSALS, SLICES, TRADES
+from recon_pipeline.domain.frames import (
+    DECISIONS,
+    EVIDENCE,
+    EXCHANGE_ORDERS,
+    LIFECYCLE_ROWS,
+    NO_TIME,
+    POSITIONS,
+    PROPOSALS,
+    SLICES,
+    TRADES,
+    rows_of,
+)
 from recon_pipeline.domain.gates import skipped_profiles
 from recon_pipeline.domain.matching import unique_pairs
 from recon_pipeline.domain.pending import PendingOrders, find_pending
@@ -30,7 +42,7 @@ from recon_pipeline.domain.positions import AccountPositions
 from recon_pipeline.domain.quantities import EPSILON_E9
 from recon_pipeline.domain.slices import build_slices, deduplicate_rows
 from recon_pipeline.domain.symbols import symbol_token
-from recon_pipeline.domain.terms import BUY, MatchMethod, NoEvidence
+from recon_pipeline.domain.terms import BUY, MatchMethod, NoEvidence, SkippedReason
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -56,80 +68,92 @@ def plan_exit_backfill(
     :raises ConservationError: the plan does not add up (a defect of this program)
     :raises ValueError: a ledger row names a profile that ``inputs.profiles`` does not hold, or a profile occurs twice
     """
-    profiles = inputs.profiles
-    if profiles["profile_id"].duplicated().any():
+    members = list(rows_of(inputs.profiles))
+    account_of = {member.profile_id: member.account_id for member in members}
+    if len(account_of) < len(members):
         raise ValueError("inputs.profiles names a profile twice; give one row per profile")
-    skipped = skipped_profiles(profiles, policy)
+    skipped = skipped_profiles(inputs.profiles, policy)
     since = NO_TIME if now_ms is None else now_ms - policy.lookback_ms
-    account_of = dict(zip(profiles["profile_id"], profiles["account_id"], strict=True))
-    row_accounts = _accounts_of(inputs.lifecycle_rows, account_of)
-    pending_accounts = _accounts_of(inputs.pending_rows, account_of)
-    parts: list[Outcome] = []
-    single = profiles["account_id"].nunique() == 1
-    for account_id, members in profiles.groupby("account_id", sort=True):
-        attempted = members["selected"].to_numpy(dtype=bool) & (members["profile_id"].map(skipped) == "").to_numpy()
-        if not attempted.any():
-            continue
-        chosen = frozenset(members["profile_id"][attempted])
-        parts.append(
-            _plan_account(
-                str(account_id),
-                members,
-                chosen,
-                rows=inputs.lifecycle_rows if single else inputs.lifecycle_rows[row_accounts == account_id],
-                pending_rows=inputs.pending_rows if single else inputs.pending_rows[pending_accounts == account_id],
-                orders=inputs.exchange_orders
-                if single
-                else inputs.exchange_orders[inputs.exchange_orders["account_id"] == account_id],
-                inputs=inputs,
-                policy=policy,
-                since_ms=since,
-            )
+    attempted: dict[str, set[str]] = {}
+    members_of: dict[str, list[Any]] = {}
+    for member in members:
+        members_of.setdefault(member.account_id, []).append(member)
+        if member.selected and not skipped[member.profile_id]:
+            attempted.setdefault(member.account_id, set()).add(member.profile_id)
+    rows = _by_account(inputs.lifecycle_rows, "profile_id", account_of)
+    pending_rows = _by_account(inputs.pending_rows, "profile_id", account_of)
+    orders = _by_account(inputs.exchange_orders, "account_id", None)
+    positions = _by_account(inputs.positions, "account_id", None)
+    parts = [
+        _plan_account(
+            account_id,
+            members_of[account_id],
+            frozenset(chosen),
+            rows=rows.get(account_id, LIFECYCLE_ROWS.empty()),
+            pending_rows=pending_rows.get(account_id, LIFECYCLE_ROWS.empty()),
+            orders=orders.get(account_id, EXCHANGE_ORDERS.empty()),
+            positions=AccountPositions.of(
+                positions.get(account_id, POSITIONS.empty()), complete=account_id not in inputs.positions_unknown
+            ),
+            inputs=inputs,
+            policy=policy,
+            since_ms=since,
         )
-    return _assemble(profiles[profiles["selected"].to_numpy(dtype=bool)], skipped, parts)
+        for account_id, chosen in sorted(attempted.items())
+    ]
+    return _assemble([member for member in members if member.selected], skipped, parts)
 
 
-def _accounts_of(rows: pd.DataFrame, account_of: dict[str, str]) -> NDArray[Any]:
-    accounts = rows["profile_id"].map(account_of)
-    if accounts.isna().any():
-        stranger = rows["profile_id"][accounts.isna()].iloc[0]
-        raise ValueError(
-            f"a ledger row names profile {stranger!r}, which inputs.profiles does not hold; add it as context"
-        )
-    return accounts.to_numpy()
+def _by_account(frame: pd.DataFrame, key: str, account_of: Mapping[str, str] | None) -> dict[str, pd.DataFrame]:
+    """The frame's rows by account, in their order; ``key`` names the account, or a profile to be looked up."""
+    codes, names = pd.factorize(frame[key].to_numpy())
+    if account_of is not None:
+        for name in names:
+            if name not in account_of:
+                raise ValueError(
+                    f"a ledger row names profile {name!r}, which inputs.profiles does not hold; add it as context"
+                )
+        accounts = [account_of[name] for name in names]
+    else:
+        accounts = [str(name) for name in names]
+    distinct = list(dict.fromkeys(accounts))
+    if len(distinct) == 1:
+        return {distinct[0]: frame}
+    number = {account: code for code, account in enumerate(distinct)}
+    account_code = np.array([number[account] for account in accounts], dtype=np.int64)[codes]
+    order = np.argsort(account_code, kind="stable")
+    bounds = np.searchsorted(account_code[order], np.arange(len(distinct) + 1))
+    return {account: frame.iloc[order[bounds[i] : bounds[i + 1]]] for i, account in enumerate(distinct)}
 
 
 def _plan_account(
     account_id: str,
-    members: pd.DataFrame,
+    members: Sequence[Any],
     chosen: frozenset[str],
     *,
     rows: pd.DataFrame,
     pending_rows: pd.DataFrame,
     orders: pd.DataFrame,
+    positions: AccountPositions,
     inputs: ExitBackfillInputs,
     policy: ExitBackfillPolicy,
     since_ms: int,
 ) -> Outcome:
     rows = deduplicate_rows(rows)
     orders = deduplicate_orders(orders)
-    positions = AccountPositions.of(
-        inputs.positions[inputs.positions["account_id"] == account_id],
-        complete=account_id not in inputs.positions_unknown,
-    )
     crypto = frozenset(orders["symbol_token"].to_numpy()[orders["crypto"].to_numpy(dtype=bool)])
     slices = build_slices(rows, crypto_tokens=crypto)
     slices["account_id"] = account_id
     slices["managed"] = _managed(slices, members)
     nobody = (slices["user_id"] == "").to_numpy(dtype=bool)
     if nobody.any():
-        owners = dict(zip(members["profile_id"], members["user_id"], strict=True))
+        owners = {member.profile_id: member.user_id for member in members}
         slices.loc[nobody, "user_id"] = slices["profile_id"][nobody].map(owners)
     known_pairs = [
         *dict.fromkeys(zip(rows["profile_id"], rows["trade_id"], strict=True)),
         *dict.fromkeys(zip(pending_rows["profile_id"], pending_rows["trade_id"], strict=True)),
     ]
-    known = KnownTrades.of(members["profile_id"], [pair for pair in known_pairs if pair[1]])
+    known = KnownTrades.of([member.profile_id for member in members], [pair for pair in known_pairs if pair[1]])
     pending = find_pending(rows, pending_rows, known)
 
     defective = (slices["defect"] != "").to_numpy(dtype=bool)
@@ -154,10 +178,12 @@ def _plan_account(
     return decide(state, orders, represented, allocated, rows, over_exits, policy)
 
 
-def _managed(slices: pd.DataFrame, members: pd.DataFrame) -> Bools:
+def _managed(slices: pd.DataFrame, members: Sequence[Any]) -> Bools:
     scopes: dict[str, frozenset[str] | None] = {
-        profile: None if symbols is None else frozenset(symbol_token(symbol) for symbol in symbols)
-        for profile, symbols in zip(members["profile_id"], members["managed_symbols"], strict=True)
+        member.profile_id: None
+        if member.managed_symbols is None
+        else frozenset(symbol_token(symbol) for symbol in member.managed_symbols)
+        for member in members
     }
     if all(scope is None for scope in scopes.values()):
         return np.ones(len(slices), dtype=bool)
@@ -337,32 +363,40 @@ def _allocate_heuristics(
     assign(rest[late], target[late], MatchMethod.SINGLE_OPEN_TRADE)
 
 
-def _assemble(selected: pd.DataFrame, skipped: dict[str, str], parts: list[Outcome]) -> ExitBackfillPlan:
+def _assemble(selected: Sequence[Any], skipped: Mapping[str, str], parts: Sequence[Outcome]) -> ExitBackfillPlan:
     def joined(frames: list[pd.DataFrame], empty: pd.DataFrame) -> pd.DataFrame:
         full = [frame for frame in frames if len(frame)]
         if not full:
             return empty
-        return full[0].reset_index(drop=True) if len(full) == 1 else pd.concat(full, ignore_index=True)
+        return full[0] if len(full) == 1 else pd.concat(full, ignore_index=True)
 
     proposals = joined([part.proposals for part in parts], PROPOSALS.empty())
     trades = joined([part.trades for part in parts], TRADES.empty())
     evidence = joined([part.evidence for part in parts], EVIDENCE.empty())
     check_conservation(trades, evidence)
-    result = selected[["profile_id", "user_id", "account_id", "batch_id"]].copy()
-    reasons = result["profile_id"].map(skipped)
-    result["attempted"] = (reasons == "").to_numpy(dtype=bool)
-    result["skipped_reason"] = reasons.to_numpy()
-    result["skipped_detail"] = selected["evidence_defect"].where(reasons == "evidence_incomplete", "")
-    counts = trades["profile_id"].value_counts()
-    result["open_trade_candidates"] = result["profile_id"].map(counts).fillna(0).astype("int64")
-    if len(result) == 1:
-        digests = {result["profile_id"].iloc[0]: proposals_digest(proposals)}
+    candidates = Counter(trades["profile_id"].tolist())
+    if len(selected) == 1:
+        digests = {selected[0].profile_id: proposals_digest(proposals)}
     else:
-        digests = {profile: proposals_digest(own) for profile, own in proposals.groupby("profile_id")}
+        digests = {str(profile): proposals_digest(own) for profile, own in proposals.groupby("profile_id")}
     nothing = proposals_digest(PROPOSALS.empty())
-    result["digest"] = [digests.get(profile, nothing) for profile in result["profile_id"]]
+    incomplete = SkippedReason.EVIDENCE_INCOMPLETE.value
+    result = [
+        (
+            member.profile_id,
+            member.user_id,
+            member.account_id,
+            member.batch_id,
+            not skipped[member.profile_id],
+            skipped[member.profile_id],
+            member.evidence_defect if skipped[member.profile_id] == incomplete else "",
+            candidates[member.profile_id],
+            digests.get(member.profile_id, nothing),
+        )
+        for member in selected
+    ]
     return ExitBackfillPlan(
-        profiles=result[_PROFILE_RESULT].reset_index(drop=True),
+        profiles=pd.DataFrame(result, columns=_PROFILE_RESULT, dtype=object),
         slices=joined([part.slices for part in parts], SLICES.empty()),
         trades=trades,
         proposals=proposals,

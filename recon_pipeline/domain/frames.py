@@ -259,6 +259,7 @@ TRADES = Schema(
 CONSUMPTION = Schema(
     "consumption",
     (
+        _text("account_id", "account of the exchange order"),
         _text("backfill_order_id", "backfill row of a batch that was not reverted"),
         _text("exchange_order_id", "exchange order whose executed quantity it represents"),
         _quantity("qty_e9", "quantity consumed"),

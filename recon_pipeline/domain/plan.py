@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -75,33 +77,31 @@ class ProfilePlan:
     over_exits: pd.DataFrame
     unmanaged: pd.DataFrame
 
-    @property
-    def no_go(self) -> pd.DataFrame:
-        """The NO_GO decisions, one row per trade and reason, in the order of the decisions."""
-        rows = self.decisions[self.decisions["decision"] == Decision.NO_GO.value]
-        return rows.drop_duplicates(["trade_id", "reason"])
+    @cached_property
+    def no_go(self) -> list[dict[str, str]]:
+        """The NO_GO decisions, one per trade and reason, in the order of the decisions: symbol, trade_id, reason."""
+        names = ("decision", "symbol", "trade_id", "reason")
+        found = dict.fromkeys(
+            (symbol, trade, reason)
+            for decision, symbol, trade, reason in zip(*(self.decisions[name] for name in names), strict=True)
+            if decision == Decision.NO_GO.value
+        )
+        return [{"symbol": symbol, "trade_id": trade, "reason": reason} for symbol, trade, reason in found]
 
     @property
     def no_go_trades(self) -> int:
         """How many trades have a NO_GO decision."""
-        return int(self.no_go["trade_id"].nunique())
+        return len({row["trade_id"] for row in self.no_go})
 
     @property
     def no_go_reason_counts(self) -> dict[str, int]:
         """Trades per NO_GO reason, by reason."""
-        counts: dict[str, int] = {}
-        for reason in self.no_go["reason"]:
-            counts[reason] = counts.get(reason, 0) + 1
-        return dict(sorted(counts.items()))
+        return dict(sorted(Counter(row["reason"] for row in self.no_go).items()))
 
     @property
     def no_go_samples(self) -> list[dict[str, str]]:
         """The first few NO_GO trades: symbol, trade and reason."""
-        rows = self.no_go.head(SAMPLE_SIZE)
-        return [
-            {"symbol": symbol, "trade_id": trade, "reason": reason}
-            for symbol, trade, reason in zip(rows["symbol"], rows["trade_id"], rows["reason"], strict=True)
-        ]
+        return self.no_go[:SAMPLE_SIZE]
 
 
 @dataclass(frozen=True)

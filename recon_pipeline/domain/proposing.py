@@ -97,6 +97,7 @@ def propose_dust(
     ids: ExistingIds,
     policy: ExitBackfillPolicy,
 ) -> Proposals:
+    """One row per trade whose remainder is dust, its id hashed with ``DUST-REMAINDER-<trade>``."""
     trade = np.flatnonzero(is_dust)
     order_ids: list[str] = []
     reason: NDArray[Any] = np.full(len(trade), "", dtype=object)
@@ -113,12 +114,14 @@ def propose_dust(
 
 
 def dust_time(slices: pd.DataFrame, orders: pd.DataFrame, last_used: int, index: int) -> int:
+    """The time of a dust row: that of the last used execution, else of the trade's newest row."""
     if last_used >= 0:
         return int(orders["executed_at_ms"].iloc[last_used])
     return int(slices["newest_ms"].iloc[index])
 
 
 def joined(first: Proposals, second: Proposals) -> Proposals:
+    """The rows of both, in that order."""
     if not len(second.trade):
         return first
     return Proposals(

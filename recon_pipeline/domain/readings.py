@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from recon_pipeline.domain.frames import EXCHANGE_ORDERS, LIFECYCLE_ROWS, NO_TIME, POSITIONS, Schema
+from recon_pipeline.domain.frames import CONSUMPTION, EXCHANGE_ORDERS, LIFECYCLE_ROWS, NO_TIME, POSITIONS, Schema
 from recon_pipeline.domain.instants import parse_instant
 from recon_pipeline.domain.quantities import decimal_text, integer_array, parse_decimal, to_e9
 from recon_pipeline.domain.symbols import has_pair_separator, symbol_token
@@ -225,6 +225,21 @@ def _exchange_order(record: object, account_id: str) -> tuple[object, ...]:
         NO_TIME if time is None else time,
         str(defect),
     )
+
+
+def consumption_frame(records: Iterable[Record]) -> pd.DataFrame:
+    """Rows of ``recon.consumption`` as a CONSUMPTION frame.
+
+    :raises ValueError: a row without a quantity; the pipeline wrote it, so somebody changed it by hand
+    """
+    rows: list[tuple[object, ...]] = []
+    for record in records:
+        quantity = parse_decimal(record["qty"])
+        if quantity is None:
+            raise ValueError(f"recon.consumption of {record['backfill_order_id']} has no quantity; it was changed by hand")
+        names = ("account_id", "backfill_order_id", "exchange_order_id")
+        rows.append((*(str(record[name]) for name in names), to_e9(quantity)))
+    return _frame(CONSUMPTION, rows)
 
 
 def positions_frame(records: object, *, account_id: str) -> pd.DataFrame:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     import dagster as dg
 
     from recon_pipeline.sandbox.demo_verify import Verdict
@@ -85,7 +87,7 @@ class _Runs:
         profiles = sorted(profile.profile_id for profile in self._stage.books[PREFIX].profiles)
         self._instance.add_dynamic_partitions(PROFILES, profiles)
         status("pausing trading")
-        self._run("pause_trading")
+        self._run("pause_trading", config={"scope": "all", "reason": "demo of the exit backfill"})
         say("trading is paused")
         status("dry run of every profile")
         self._run(
@@ -149,8 +151,12 @@ def _failure(event: Any) -> str:
 @contextmanager
 def _dagster(stage: "Stage") -> Iterator[_Runs]:
     os.environ.update(stage.environment())  # Dagster's instance and the run's settings read it from there
+    import warnings
+
     import dagster as dg
 
+    warnings.filterwarnings("ignore", category=dg.BetaWarning)
+    warnings.filterwarnings("ignore", category=dg.PreviewWarning)
     from recon_pipeline.definitions import defs
 
     with dg.DagsterInstance.get() as instance:
@@ -167,10 +173,10 @@ def _print(console: Any, verdict: "Verdict") -> None:
         truth = trade.truth
         outcome = "[green]closed[/green]" if truth.is_ghost else "as it was"
         if truth.left_because:
-            outcome = f"[yellow]left for a person[/yellow]: {trade.reason}"
+            outcome = "[yellow]left for a person[/yellow]"
         if trade.problems:
             outcome = f"[red]WRONG[/red]: {'; '.join(trade.problems)}"
-        table.add_row(truth.trade_id, truth.story, f"{truth.open_qty:f}", f"{trade.written:f}", outcome)
+        table.add_row(truth.trade_id, truth.story, _short(truth.open_qty), _short(trade.written), outcome)
     console.print(table)
     for text in (*verdict.wrong_writes, *verdict.other_problems):
         console.print(f"[red]WRONG WRITE[/red] {text}")
@@ -179,3 +185,8 @@ def _print(console: Any, verdict: "Verdict") -> None:
     console.print(f"left for a person [bold]{len(verdict.left)}[/bold]")
     for trade in verdict.left:
         console.print(f"  {trade.truth.trade_id}: {trade.truth.story} ({trade.reason})", soft_wrap=True)
+
+
+def _short(quantity: "Decimal") -> str:
+    text = f"{quantity:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

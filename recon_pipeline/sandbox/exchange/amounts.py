@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import ROUND_DOWN, ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal, InvalidOperation
 
 ZERO = Decimal(0)
+QUANTITY_PLACES = 9
 QUANTITY_STEP = Decimal("0.000000001")
 CENT = Decimal("0.01")
 

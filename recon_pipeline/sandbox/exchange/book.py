@@ -14,7 +14,7 @@ from decimal import Decimal
 
 from recon_pipeline.sandbox.exchange import errors
 from recon_pipeline.sandbox.exchange.accounts import Account, AccountSettings, KeyPair
-from recon_pipeline.sandbox.exchange.amounts import ZERO, decimal_places
+from recon_pipeline.sandbox.exchange.amounts import ZERO, decimal_places, quantity_down
 from recon_pipeline.sandbox.exchange.assets import Asset, AssetList
 from recon_pipeline.sandbox.exchange.clock import IdSource, SimClock, to_ns
 from recon_pipeline.sandbox.exchange.history import Historian, HistoricFill, HistoricOrder, Instant
@@ -288,7 +288,7 @@ class ExchangeBook:
             at_ns = self.clock.now_ns() if at is None else to_ns(at)
             at_price = self.market.price(order.symbol) if price is None else Decimal(price)
             if order.target_qty is None:
-                order = replace(order, working_qty=(order.notional or ZERO) / at_price)
+                order = replace(order, working_qty=quantity_down((order.notional or ZERO) / at_price))
             return self.desk.execute(
                 account, order, order.remaining_qty if qty is None else Decimal(qty), at_price, at_ns
             )

@@ -12,7 +12,7 @@ from decimal import Decimal
 
 from recon_pipeline.sandbox.exchange import sessions
 from recon_pipeline.sandbox.exchange.accounts import Account
-from recon_pipeline.sandbox.exchange.amounts import ZERO
+from recon_pipeline.sandbox.exchange.amounts import QUANTITY_PLACES, ZERO, decimal_places
 from recon_pipeline.sandbox.exchange.assets import AssetList
 from recon_pipeline.sandbox.exchange.clock import SECOND_NS, IdSource, SimClock, activity_id, day_of, to_ns
 from recon_pipeline.sandbox.exchange.records import ALL_STATUSES, OPEN_STATUSES, Activity, Booking, Order
@@ -60,6 +60,20 @@ class HistoricOrder:
     live: bool = False
 
 
+def _check_fills(told: HistoricOrder) -> None:
+    """Nothing of an order is written unless all of it can be."""
+    for amount in (told.qty, *(fill.qty for fill in told.fills)):
+        if amount is not None and (amount <= 0 or decimal_places(amount) > QUANTITY_PLACES):
+            raise ValueError(f"a quantity is above zero with at most {QUANTITY_PLACES} decimal places, not {amount}")
+    if any(fill.price <= 0 for fill in told.fills):
+        raise ValueError("a price is above zero")
+    executed = sum((fill.qty for fill in told.fills), ZERO)
+    if told.qty is None and told.notional is None:
+        raise ValueError("an order has a quantity or a notional value")
+    if told.qty is not None and executed > told.qty:
+        raise ValueError(f"the fills sum up to {executed}, the order is for {told.qty}")
+
+
 class Historian:
     """Writes history into accounts. Runs under the book's lock."""
 
@@ -75,11 +89,14 @@ class Historian:
             raise ValueError(f"a side is buy or sell, not {told.side!r}")
         if told.status is not None and told.status not in ALL_STATUSES:
             raise ValueError(f"unknown order status {told.status!r}")
+        _check_fills(told)
         order_id = told.order_id or self._ids.new()
         client_order_id = told.client_order_id or self._ids.new()
         if account.order(order_id) is not None or account.order_by_client_id(client_order_id) is not None:
             raise ValueError(f"the account already has an order {order_id} or {client_order_id}")
         asset = self._assets.find_or_list(told.symbol)
+        if told.replaces is not None and account.order(told.replaces) is None:
+            raise ValueError(f"there is no order {told.replaces} to replace")
         submitted = to_ns(told.submitted_at)
         created = submitted if told.created_at is None else to_ns(told.created_at)
         time_in_force = told.time_in_force or ("gtc" if asset.is_crypto else "day")
@@ -143,7 +160,7 @@ class Historian:
     def _link(self, account: Account, replaced_id: str, by: Order, at_ns: int) -> None:
         old = account.order(replaced_id)
         if old is None:
-            raise ValueError(f"there is no order {replaced_id} to replace")
+            raise KeyError(replaced_id)
         replaced_ns = old.replaced_ns or at_ns
         account.put(
             replace(old, status="replaced", replaced_ns=replaced_ns, replaced_by=by.id, updated_ns=replaced_ns),
@@ -154,6 +171,8 @@ class Historian:
         self, account: Account, symbol: str, qty_change: Decimal, kind: str, subtype: str, at_ns: int, cash: Decimal
     ) -> Activity:
         """Change a position without an order, with the activity that tells of it."""
+        if decimal_places(qty_change) > QUANTITY_PLACES:
+            raise ValueError(f"quantities have at most {QUANTITY_PLACES} decimal places, not {qty_change}")
         asset = self._assets.find_or_list(symbol)
         sequence = self._desk.next_sequence()
         account.book(Booking(at_ns, sequence, asset.symbol, "corporate_action", qty_change, None, cash))

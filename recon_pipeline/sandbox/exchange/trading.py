@@ -12,7 +12,13 @@ from decimal import Decimal
 
 from recon_pipeline.sandbox.exchange import errors, sessions
 from recon_pipeline.sandbox.exchange.accounts import Account
-from recon_pipeline.sandbox.exchange.amounts import ZERO, rounded_quantity
+from recon_pipeline.sandbox.exchange.amounts import (
+    QUANTITY_PLACES,
+    ZERO,
+    decimal_places,
+    quantity_down,
+    rounded_quantity,
+)
 from recon_pipeline.sandbox.exchange.assets import AssetList
 from recon_pipeline.sandbox.exchange.clock import (
     IdSource,
@@ -99,7 +105,9 @@ class Desk:
 
     def _check_means(self, account: Account, ticket: Ticket) -> None:
         price = ticket.limit_price or ticket.stop_price or self._market.price(ticket.asset.symbol)
-        qty = ticket.qty if ticket.qty is not None else rounded_quantity((ticket.notional or ZERO) / price)
+        qty = ticket.qty if ticket.qty is not None else quantity_down((ticket.notional or ZERO) / price)
+        if not qty:
+            raise errors.bad_input("notional value is too small")
         held = account.holding(ticket.asset.symbol).qty
         sign = 1 if ticket.side == "buy" else -1
         closes = held * sign < 0
@@ -241,6 +249,8 @@ class Desk:
         """Execute a part (or all) of an order: order, holdings, fee and FILL activity in one go."""
         if qty <= 0 or price <= 0:
             raise ValueError(f"an execution needs a quantity and a price above zero, not {qty} at {price}")
+        if decimal_places(qty) > QUANTITY_PLACES:
+            raise ValueError(f"quantities have at most {QUANTITY_PLACES} decimal places, not {qty}")
         if order.target_qty is not None and qty > order.remaining_qty:
             raise ValueError(f"order {order.id} has {order.remaining_qty} left, not {qty}")
         execution_id = execution_id or self._ids.new()

@@ -17,6 +17,7 @@ from recon_pipeline.sandbox.exchange import (
     HistoricOrder,
     SimClock,
 )
+from recon_pipeline.sandbox.exchange.amounts import quantity_down
 from recon_pipeline.sandbox.exchange.assets import normal_symbol
 from recon_pipeline.sandbox.exchange.errors import ApiError
 from recon_pipeline.sandbox.exchange.listing import read_activity_query, read_order_query
@@ -46,7 +47,8 @@ operations = st.lists(
         st.tuples(st.just("split"), symbols, wholes),
         st.tuples(st.just("close"), symbols),
     ),
-    max_size=25,
+    min_size=3,
+    max_size=40,
 )
 
 
@@ -83,7 +85,7 @@ def perform(book: ExchangeBook, account: Account, operation: tuple[Any, ...]) ->
         elif name == "fill" and resting:
             chosen = resting[values[0] % len(resting)]
             if chosen.target_qty is not None:
-                book.fill(chosen.id, chosen.remaining_qty / values[1])
+                book.fill(chosen.id, quantity_down(chosen.remaining_qty / values[1]) or chosen.remaining_qty)
         elif name == "history":
             fills = tuple(HistoricFill(*fill) for fill in values[2])
             total = sum((fill.qty for fill in fills), Decimal(1))
@@ -108,7 +110,7 @@ def walk(page_of: Callable[[str | None], list[Any]], size: int) -> list[Any]:
         cursor = page[-1].id
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40000, deadline=None)
 @given(operations)
 def test_activities_explain_every_position_and_every_order(done):
     book, account = opened()
@@ -141,7 +143,7 @@ def test_activities_explain_every_position_and_every_order(done):
             assert account.order(order.replaced_by).replaces == order.id
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=4000, deadline=None)
 @given(operations)
 def test_crypto_is_never_sold_short_by_an_order(done):
     book, account = opened()
@@ -151,7 +153,7 @@ def test_crypto_is_never_sold_short_by_an_order(done):
             assert all(holding.qty > 0 for holding in account.holdings() if "/" in holding.symbol)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=4000, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 5), sides, symbols), max_size=40),
     st.integers(1, 7),
@@ -191,7 +193,7 @@ def test_a_walk_by_any_cursor_meets_every_order_exactly_once(told, size, filters
         assert [row.id for row in rows] == (expected if direction == "asc" else expected[::-1])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(operations)
 def test_a_restart_forgets_nothing_and_repeats_no_id(done):
     book, account = opened()
@@ -205,7 +207,7 @@ def test_a_restart_forgets_nothing_and_repeats_no_id(done):
     assert again.ids.new() == book.ids.new()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(operations, st.lists(st.integers(-4000, 4000), min_size=2, max_size=5))
 def test_earlier_moments_only_ever_knew_less(done, seconds):
     book, account = opened()

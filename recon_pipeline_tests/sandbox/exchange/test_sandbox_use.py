@@ -228,3 +228,32 @@ def test_ten_thousand_orders_are_walked_in_good_time(sim, raw):
         cursor = {"page_token": page[-1]["id"]}
     assert found == 10_000
     assert time.monotonic() - started < 60
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ({"fills": (HistoricFill(Decimal(1) / 3, Decimal(9), NOON),)}, "decimal places"),
+        ({"fills": (HistoricFill(Decimal(3), Decimal(9), NOON),)}, "sum up to 3"),
+        ({"fills": (HistoricFill(Decimal(1), Decimal(0), NOON),)}, "price is above zero"),
+        ({"qty": Decimal(0)}, "quantity is above zero"),
+        ({"qty": None}, "a quantity or a notional"),
+        ({"status": "gone"}, "unknown order status"),
+        ({"replaces": "nothing"}, "no order nothing"),
+        ({"submitted_at": NOON.replace(tzinfo=None)}, "needs its zone"),
+    ],
+)
+def test_history_that_cannot_be_true_leaves_nothing_behind(sim, account, told, reason):
+    order = {"symbol": "AAPL", "side": "buy", "qty": Decimal(2), "submitted_at": NOON, **told}
+    with pytest.raises(ValueError, match=reason):
+        sim.book.inject("PA1", HistoricOrder(**order))
+    assert account.orders() == []
+
+
+def test_a_fill_by_command_keeps_to_nine_places(sim, place, raw):
+    order_id = place(type="limit", limit_price="200", qty="4")["id"]
+    with pytest.raises(ValueError, match="at most 9 decimal places"):
+        sim.book.fill(order_id, Decimal(4) / 3)
+    with pytest.raises(ValueError, match="has 4 left"):
+        sim.book.fill(order_id, "5")
+    assert raw.get_order_by_id(order_id)["filled_qty"] == "0"

@@ -19,6 +19,7 @@ from recon_pipeline.domain.terms import MatchMethod, NoEvidence
 TradeKey = tuple[str, str]
 """(profile id, trade id)"""
 _ENTRY_ROLE: Final = "entry"
+_KEYS: Final = ("trade_id", "sub_tag", "client_order_id")
 
 
 class Attribution(NamedTuple):
@@ -91,11 +92,41 @@ class KnownTrades:
 
 def attribute_orders(orders: pd.DataFrame, known: KnownTrades, *, require_strong: bool) -> list[Attribution]:
     """The attribution of each order of an EXCHANGE_ORDERS frame of one account, in its order."""
-    columns = (orders[name].to_numpy() for name in ("trade_id", "sub_tag", "client_order_id"))
+    trade_ids, sub_tags, client_ids = (
+        inherited_keys(orders) if (orders["replaces"] != "").any() else [orders[name].to_numpy() for name in _KEYS]
+    )
     return [
         attribute(trade_id, sub_tag, client_order_id, known, require_strong=require_strong)
-        for trade_id, sub_tag, client_order_id in zip(*columns, strict=True)
+        for trade_id, sub_tag, client_order_id in zip(trade_ids, sub_tags, client_ids, strict=True)
     ]
+
+
+def inherited_keys(orders: pd.DataFrame) -> list[list[str]]:
+    """The keys of each order (trade ids, sub-tags, client order ids), a replacement's missing ones from what it replaced.
+
+    Replacing an order gives it a new id and, unless the bot names one, a client order id of the exchange's making. The
+    exchange's own link says whose order it still is.
+    """
+    keys = [orders[name].tolist() for name in _KEYS]
+    at = {order_id: index for index, order_id in enumerate(orders["order_id"]) if order_id}
+    replaces = orders["replaces"].tolist()
+    originals = [list(column) for column in keys]
+    for index, replaced in enumerate(replaces):
+        seen = {index}
+        ancestor = at.get(replaced, -1) if replaced else -1
+        while ancestor >= 0 and ancestor not in seen:
+            seen.add(ancestor)
+            for column, original in zip(keys[:2], originals[:2], strict=True):
+                column[index] = column[index] or original[ancestor]
+            if not is_bot_id(keys[2][index]) and is_bot_id(originals[2][ancestor]):
+                keys[2][index] = originals[2][ancestor]
+            ancestor = at.get(replaces[ancestor], -1) if replaces[ancestor] else -1
+    return keys
+
+
+def is_bot_id(client_order_id: str) -> bool:
+    """Whether a client order id is of the bots' making."""
+    return client_order_id[: len(CLIENT_PREFIX)].lower() == CLIENT_PREFIX
 
 
 _UNATTRIBUTED: Final = Attribution(reason=NoEvidence.UNATTRIBUTED)
@@ -110,7 +141,7 @@ def attribute(
     trade_id: str, sub_tag: str, client_order_id: str, known: KnownTrades, *, require_strong: bool
 ) -> Attribution:
     """The attribution of an order with these keys (empty text where it carries none)."""
-    by_client = client_order_id[: len(CLIENT_PREFIX)].lower() == CLIENT_PREFIX
+    by_client = is_bot_id(client_order_id)
     if not sub_tag and not by_client:
         # The common cases, without building sets: nothing to read, or a trade id that one profile knows.
         if not trade_id:

@@ -17,7 +17,7 @@ from recon_pipeline.domain.plan import BACKFILL_PREFIX, DUST_PREFIX, backfill_or
 from recon_pipeline.domain.quantities import EPSILON_E9, integer_array
 from recon_pipeline.domain.terms import FILLED_STATUSES, NoEvidence, RowDefect
 
-_KEYS = ("client_order_id", "trade_id", "sub_tag", "symbol_token", "side")
+_KEYS = ("client_order_id", "replaces", "trade_id", "sub_tag", "symbol_token", "side")
 
 
 def deduplicate_orders(orders: pd.DataFrame) -> pd.DataFrame:

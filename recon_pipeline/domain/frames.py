@@ -150,6 +150,7 @@ EXCHANGE_ORDERS = Schema(
         _text("account_id", "account that placed the order"),
         _text("order_id", "the exchange's order id"),
         _text("client_order_id", "the client's order id"),
+        _text("replaces", "id of the order that this one replaced"),
         _text("trade_id", "trade named by the order itself"),
         _text("sub_tag", "attribution tag"),
         _text("symbol", "as the exchange spells it"),

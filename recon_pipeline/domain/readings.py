@@ -213,6 +213,7 @@ def _exchange_order(record: object, account_id: str) -> tuple[object, ...]:
         account_id,
         order_id,
         _first_text(order, ("client_order_id", "clientOrderId")),
+        _first_text(order, ("replaces",)) or _first_text(raw, ("replaces",)),
         _first_text(order, ("trade_id", "tradeId")),
         _first_text(order, _SUB_TAG_KEYS) or _first_text(raw, _SUB_TAG_KEYS),
         symbol,
@@ -236,7 +237,9 @@ def consumption_frame(records: Iterable[Record]) -> pd.DataFrame:
     for record in records:
         quantity = parse_decimal(record["qty"])
         if quantity is None:
-            raise ValueError(f"recon.consumption of {record['backfill_order_id']} has no quantity; it was changed by hand")
+            raise ValueError(
+                f"recon.consumption of {record['backfill_order_id']} has no quantity; it was changed by hand"
+            )
         names = ("account_id", "backfill_order_id", "exchange_order_id")
         rows.append((*(str(record[name]) for name in names), to_e9(quantity)))
     return _frame(CONSUMPTION, rows)

@@ -164,22 +164,22 @@ def as_parameter(records: Sequence[Mapping[str, Any]]) -> Jsonb:
 def _trade_exits(plan: ProfilePlan, slices: pd.DataFrame, written: frozenset[str]) -> dict[str, TradeExit]:
     """Per trade with a written row what it closes; rows that were there before count as closed before."""
     seen = {row.trade_id: row for row in tuples(slices)}
+    fills: dict[str, list[ExitFill]] = {}
+    earlier: dict[str, int] = {}
+    for row in tuples(plan.proposals):
+        if row.order_id in written:
+            fill = ExitFill(from_e9(row.qty_e9), row.price, int(row.filled_at_ms))
+            fills.setdefault(row.trade_id, []).append(fill)
+        else:
+            earlier[row.trade_id] = earlier.get(row.trade_id, 0) + int(row.qty_e9)
     exits: dict[str, TradeExit] = {}
-    for trade_id, rows in plan.proposals.groupby("trade_id", sort=True):
-        fills = tuple(
-            ExitFill(from_e9(row.qty_e9), row.price, int(row.filled_at_ms))
-            for row in tuples(rows)
-            if row.order_id in written
-        )
-        if not fills:
-            continue
-        earlier = sum(int(row.qty_e9) for row in tuples(rows) if row.order_id not in written)
-        trade = seen[str(trade_id)]
-        exits[str(trade_id)] = TradeExit(
+    for trade_id in sorted(fills):
+        trade, before = seen[trade_id], earlier.get(trade_id, 0)
+        exits[trade_id] = TradeExit(
             entry_side=trade.entry_side,
             entry_price=trade.entry_price,
-            exit_before=from_e9(int(trade.exit_e9) + earlier),
-            open_before=from_e9(int(trade.open_e9) - earlier),
-            fills=fills,
+            exit_before=from_e9(int(trade.exit_e9) + before),
+            open_before=from_e9(int(trade.open_e9) - before),
+            fills=tuple(fills[trade_id]),
         )
     return exits

@@ -196,9 +196,11 @@ def _no_pending_order(connection: Connection, plan: ProfilePlan, rows: pd.DataFr
 
 def _no_over_exit(plan: ProfilePlan, found: dict[str, Any]) -> None:
     """A last look that does not trust the plan: what it proposes fits into what is open."""
-    for trade_id, rows in plan.proposals.groupby("trade_id", sort=True):
-        total = sum(int(units) for units in rows["qty_e9"])
-        opened = int(found[str(trade_id)].open_e9)
+    totals: dict[str, int] = {}
+    for row in tuples(plan.proposals):
+        totals[row.trade_id] = totals.get(row.trade_id, 0) + int(row.qty_e9)
+    for trade_id, total in sorted(totals.items()):
+        opened = int(found[trade_id].open_e9)
         if total > opened + EPSILON_E9:
             raise ValueError(
                 f"batch {plan.batch_id} closes {decimal_text_e9(total)} of trade {trade_id}, of which"

@@ -60,7 +60,8 @@ def _trades(connection: Connection, profile_id: str, trade_ids: list[str]) -> pd
         statement("select_rows_of_trades"),
         {"profile_id": profile_id, "trade_ids": trade_ids, "over_statuses": OVER_STATUSES},
     ).fetchall()
-    rows = deduplicate_rows(lifecycle_rows_frame(row for row in records if row["trade_id"] in set(trade_ids)))
+    wanted = set(trade_ids)
+    rows = deduplicate_rows(lifecycle_rows_frame(row for row in records if row["trade_id"] in wanted))
     return build_slices(rows, crypto_tokens=frozenset())[_TRADES]
 
 

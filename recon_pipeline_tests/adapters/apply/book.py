@@ -11,12 +11,11 @@ import psycopg
 from psycopg.rows import dict_row
 
 from recon_pipeline.apply import ApplyResult, RollbackResult, apply_plan, rollback_batch, set_trading_state
-from recon_pipeline.apply.gates import consumption_frame
 from recon_pipeline.domain.exit_backfill import plan_exit_backfill
 from recon_pipeline.domain.frames import POSITIONS, PROFILES
 from recon_pipeline.domain.plan import ExitBackfillInputs, ProfilePlan
 from recon_pipeline.domain.policy import ExitBackfillPolicy
-from recon_pipeline.domain.readings import exchange_orders_frame, lifecycle_rows_frame
+from recon_pipeline.domain.readings import consumption_frame, exchange_orders_frame, lifecycle_rows_frame
 from recon_pipeline.ledger.reads import PostgresLedger
 
 NOW = dt.datetime(2026, 3, 2, 12, 0, tzinfo=dt.UTC)

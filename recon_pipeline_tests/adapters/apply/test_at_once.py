@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import multiprocessing
 import threading
@@ -24,10 +25,9 @@ def together(book: Book, plans: Sequence[ProfilePlan], *, at: str = "gates_held"
 
     def meet(point: str) -> None:
         if point == at:
-            try:
+            # Where the other one is refused or waits behind a lock, nobody comes: also a meeting.
+            with contextlib.suppress(threading.BrokenBarrierError):
                 barrier.wait(timeout=2)
-            except threading.BrokenBarrierError:
-                pass  # the other one is refused or waits behind a lock: also a meeting
 
     def work(index: int) -> None:
         arguments = {"owner": f"worker-{index}", "run_id": f"run-{index}", **more}

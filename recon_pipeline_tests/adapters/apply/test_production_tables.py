@@ -39,7 +39,7 @@ def production(empty_database_url: str) -> Book:
     book = Book(empty_database_url)
     book.run("INSERT INTO profiles VALUES (%s, %s)", P1, USER)
     book.run(
-        "INSERT INTO orders (order_id, user_id, profile_id, symbol, type, side, qty, price, status, \"timestamp\", filled_at,"
+        'INSERT INTO orders (order_id, user_id, profile_id, symbol, type, side, qty, price, status, "timestamp", filled_at,'
         " trade_id, action, source) VALUES ('e1', %s, %s, 'AAPL', 'market', 'BUY', 10, 100.5, 'filled',"
         " '2026-03-02T02:00:00Z', '2026-03-02T02:00:00', %s, 'ENTRY', 'BOT')",
         USER,
@@ -47,7 +47,9 @@ def production(empty_database_url: str) -> Book:
         T1,
     )
     book.run(
-        "INSERT INTO positions VALUES (%s, %s, 'AAPL', 'BUY', 10, 100.5, 'open', NULL, '2026-03-02T02:00:00.123456')", P1, T1
+        "INSERT INTO positions VALUES (%s, %s, 'AAPL', 'BUY', 10, 100.5, 'open', NULL, '2026-03-02T02:00:00.123456')",
+        P1,
+        T1,
     )
     book.executed("x1", T1, "4.123456789", price="110.25", profile_id=P1, account_id="default")
     return book

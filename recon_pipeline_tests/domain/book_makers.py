@@ -113,7 +113,10 @@ def rich_book(rnd: Random, *, strong: bool = False) -> Book:
     symbols = SYMBOLS[: rnd.choice((1, 1, 2, 3))]
     rows: list[Record] = []
     trades = []
-    keys = {(rnd.choice(PROFILES[: rnd.choice((1, 1, 2, 3))]), rnd.choice(TRADES)) for _ in range(rnd.randint(1, 4))}
+    keys = {
+        (rnd.choice(PROFILES[: rnd.choice((1, 1, 1, 1, 1, 2, 3))]), rnd.choice(TRADES))
+        for _ in range(rnd.randint(1, 4))
+    }
     for number, (profile, trade_id) in enumerate(sorted(keys)):
         trade = _Trade(profile, trade_id, rnd.choice(symbols), rnd.choice(("buy", "buy", "sell")))
         trades.append(trade)
@@ -122,11 +125,12 @@ def rich_book(rnd: Random, *, strong: bool = False) -> Book:
             trade.entered += quantity
             trade.last_ms = max(trade.last_ms, START_MS + rnd.randrange(60) * MINUTE)
             rows.append(_row(rnd, trade, f"e{number}-{part}", trade.side, "ENTRY", quantity, trade.last_ms))
-    orders = [order for n in range(rnd.randint(0, 5)) if (order := _order(rnd, rnd.choice(trades), n)) is not None]
+    keyed = book["config"].get("RECON_EXIT_BACKFILL_REQUIRE_STRONG_ATTRIBUTION", True)
+    orders = [_order(rnd, rnd.choice(trades), n, keyed=keyed) for n in range(rnd.randint(0, 5))]
     for order in orders:
         rows.extend(_represent(rnd, order, trades))
     book["lifecycle_rows"] = rows
-    book["open_orders"] = [_pending(rnd, rnd.choice(trades), n) for n in range(rnd.choice((0, 0, 0, 1, 2)))]
+    book["open_orders"] = [_pending(rnd, rnd.choice(trades), n) for n in range(rnd.choice((0, 0, 0, 0, 0, 0, 1, 2)))]
     book["positions"] = {symbol: _position(rnd, trades, symbol) for symbol in symbols if rnd.randrange(6)}
     book["closed_orders"] = {symbol: [o["order"] for o in orders if o["trade"].symbol == symbol] for symbol in symbols}
     for listing in book["closed_orders"].values():
@@ -167,7 +171,7 @@ def _row(rnd: Random, trade: _Trade, order_id: str, side: str, action: str, quan
         "status": rnd.choice(("filled", "filled", "filled", "partially_filled", "partially-filled")),
         "timestamp": rnd.choice((iso(at_ms), at_ms, iso(at_ms, "654321"))),
     }
-    oddity = rnd.randrange(24)
+    oddity = rnd.randrange(40)
     if oddity == 0:
         del row["action"]
     elif oddity == 1:
@@ -185,14 +189,14 @@ def _row(rnd: Random, trade: _Trade, order_id: str, side: str, action: str, quan
     return row
 
 
-def _order(rnd: Random, trade: _Trade, number: int) -> Record:
+def _order(rnd: Random, trade: _Trade, number: int, *, keyed: bool) -> Record:
     """An exchange order that is meant for `trade`, with keys that say so, something else, or nothing."""
     open_left = max(1, trade.entered - trade.exited)
     quantity = rnd.choice(
         (open_left, max(1, open_left // 2), max(1, open_left - rnd.randrange(1, 3 * 10**6)), _quantity(rnd))
     )
-    at_ms = trade.last_ms + rnd.choice((-90, -7, -3, 0, 1, 5, 10, 30)) * MINUTE + rnd.randrange(3)
-    side = trade.exit_side if rnd.randrange(8) else trade.side
+    at_ms = trade.last_ms + rnd.choice((-90, -7, -3, 0, 1, 5, 10, 20, 30, 60)) * MINUTE + rnd.randrange(3)
+    side = trade.exit_side if rnd.randrange(16) else trade.side
     order_id = f"x{number}"
     if rnd.randrange(6) == 0:
         order: Record = {
@@ -220,8 +224,8 @@ def _order(rnd: Random, trade: _Trade, number: int) -> Record:
             "asset_class": "crypto" if "/" in trade.symbol else "us_equity",
         }
         client_key, trade_key = "client_order_id", "trade_id"
-    _attribute(rnd, order, trade, client_key, trade_key)
-    oddity = rnd.randrange(20)
+    _attribute(rnd, order, trade, client_key, trade_key, keyed=keyed)
+    oddity = rnd.randrange(24)
     if oddity == 0:
         order[rnd.choice(("id", "symbol", "side", "filled_qty", "filled_at", "filled_avg_price", "status"))] = (
             rnd.choice((None, "", "what", -1, True, [], {}))
@@ -235,8 +239,8 @@ def _token(identifier: str) -> str:
     return "".join(c for c in identifier.lower() if c.isascii() and c.isalnum())
 
 
-def _attribute(rnd: Random, order: Record, trade: _Trade, client_key: str, trade_key: str) -> None:
-    how = rnd.randrange(12)
+def _attribute(rnd: Random, order: Record, trade: _Trade, client_key: str, trade_key: str, *, keyed: bool) -> None:
+    how = rnd.randrange(12) if keyed or rnd.randrange(3) == 0 else 11
     client = f"bytelyst-{trade.profile}-{trade.trade_id}"
     if how < 4:
         order[client_key] = client + rnd.choice(
@@ -260,7 +264,7 @@ def _attribute(rnd: Random, order: Record, trade: _Trade, client_key: str, trade
 
 def _represent(rnd: Random, made: Record, trades: list[_Trade]) -> list[Record]:
     """Ledger rows that already represent (part of) an exchange order; mostly none."""
-    trade, how = made["trade"], rnd.randrange(10)
+    trade, how = made["trade"], rnd.randrange(18)
     if how > 3:
         return []
     part = made["quantity"] if rnd.randrange(3) else max(1, made["quantity"] // 2)
@@ -300,7 +304,7 @@ def _pending(rnd: Random, trade: _Trade, number: int) -> Record:
 
 def _position(rnd: Random, trades: list[_Trade], symbol: str) -> object:
     signed = [(trade.open if trade.side == "buy" else -trade.open) for trade in trades if trade.symbol == symbol]
-    how = rnd.randrange(10)
+    how = rnd.randrange(14) - 4
     if how < 4:
         return rnd.choice(("0", 0, {"qty": "0"}))
     if how < 7:  # what is left when some of the trades are closed

@@ -150,7 +150,9 @@ def _failure(event: Any) -> str:
 
 @contextmanager
 def _dagster(stage: "Stage") -> Iterator[_Runs]:
-    os.environ.update(stage.environment())  # Dagster's instance and the run's settings read it from there
+    environment = stage.process_environment(os.environ, rules=False)
+    os.environ.clear()  # Dagster's instance and the run's settings read it from there
+    os.environ.update(environment)
     import warnings
 
     import dagster as dg

@@ -73,6 +73,15 @@ class Stage:
             variables[f"{name}_BASE_URL"] = keys.base_url
         return variables
 
+    def process_environment(self, inherited: Mapping[str, str], *, rules: bool) -> dict[str, str]:
+        """Return a whole environment for a process here: no key or address of a production gets in.
+
+        `rules` keeps what the caller has set of the pipeline's rules (RECON_...), to try them out.
+        """
+        dropped = ("APCA_", "DAGSTER_", "RECON_ACCOUNT_", *(() if rules else ("RECON_", "ENABLE_RECON_")))
+        kept = {name: value for name, value in inherited.items() if not name.startswith(dropped)}
+        return {**kept, **self.environment()}
+
 
 @contextlib.contextmanager
 def running_stage(home: Path, prefix: str, *, fresh: bool = False, say: Say = lambda _: None) -> Iterator[Stage]:

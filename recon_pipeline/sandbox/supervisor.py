@@ -104,7 +104,7 @@ def free_port(wanted: int | None, standard: int = 3000) -> int:
 
 def run_dagster(stage: Stage, *, ui: bool, port: int | None, say: Say, stopping: threading.Event) -> None:
     """Run Dagster on the stage until `stopping` is set; everything is gone when it returns."""
-    environment = {**os.environ, **stage.environment()}
+    environment = stage.process_environment(os.environ, rules=True)
     address = ""
     children: list[Child] = []
     if ui:

@@ -1,5 +1,9 @@
 """The demo book: its truth agrees with what ledger and exchange say, and the verdict notices every wrong write."""
 
+import os
+import re
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -19,6 +23,7 @@ from recon_pipeline.sandbox.demo_book import DemoBook
 from recon_pipeline.sandbox.demo_load import credentials
 from recon_pipeline.sandbox.demo_trades import demo_book
 from recon_pipeline.sandbox.demo_verify import Picture, judge
+from recon_pipeline.sandbox.postgres import EmbeddedPostgres
 from recon_pipeline.sandbox.stage import SandboxError, Stage, running_stage
 from recon_pipeline.settings import read_settings
 
@@ -53,8 +58,6 @@ def stage(home: Path) -> Iterator[Stage]:
 
 @pytest.fixture(scope="module", autouse=True)
 def gone_afterwards(home: Path) -> Iterator[None]:
-    from recon_pipeline.sandbox.postgres import EmbeddedPostgres
-
     yield
     EmbeddedPostgres(home / "postgres").delete()
 
@@ -226,3 +229,73 @@ def test_the_environment_file_is_private_and_complete(stage: Stage) -> None:
     assert settings.exit_backfill.enabled
     assert settings.exit_backfill_dry_run
     assert settings.require_review
+
+
+def test_nothing_of_a_production_gets_into_the_sandbox(stage: Stage) -> None:
+    production = {
+        "PATH": "/bin",
+        "RECON_DATABASE_URL": "postgresql://production/bots",
+        "RECON_ACCOUNT_MAIN_SECRET_KEY": "secret",
+        "APCA_API_SECRET_KEY": "secret",
+        "DAGSTER_HOME": "/production",
+        "RECON_EXIT_BACKFILL_ALLOW_HEURISTIC_MATCH": "true",
+    }
+    trying = stage.process_environment(production, rules=True)
+    assert trying == {**stage.environment(), "PATH": "/bin", "RECON_EXIT_BACKFILL_ALLOW_HEURISTIC_MATCH": "true"}
+    assert stage.process_environment(production, rules=False) == {**stage.environment(), "PATH": "/bin"}
+
+
+WITH_ANOTHER_TRUTH = """
+import dataclasses, sys
+from decimal import Decimal
+from recon_pipeline.cli import main
+from recon_pipeline.sandbox import stage
+true_book = stage.demo_book
+def another(prefix, anchor):
+    book = true_book(prefix, anchor)
+    place, truth = next((n, t) for n, t in enumerate(book.truths) if t.trade_id == "aapl-601")
+    book.truths[place] = dataclasses.replace(truth, writes={order: Decimal(9) for order in truth.writes})
+    return book
+stage.demo_book = another
+main(sys.argv[1:])
+"""
+
+
+def demo(home: Path, *interpreter: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *interpreter, "demo", "--home", str(home)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "200", "RECON_EXIT_BACKFILL_PROFILE_ALLOWLIST": "somebody-else"},
+    )
+
+
+def test_recon_demo_closes_every_ghost_by_real_runs_that_the_instance_keeps(home: Path) -> None:
+    done = demo(home, "-m", "recon_pipeline.cli")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.findall(r"^(ghosts closed .*|wrong writes .*|left for a person \d+)$", done.stdout, re.MULTILINE) == [
+        "ghosts closed 8 of 8",
+        "wrong writes 0",
+        "left for a person 8",
+    ]
+    assert "amzn-1501: previously reverted batch: an operator took it back (previously_reverted)" in done.stdout
+    server = EmbeddedPostgres(home / "postgres")
+    with psycopg.connect(server.start("dagster")) as connection:
+        runs = connection.execute(
+            "SELECT pipeline_name, status, count(*) FROM runs GROUP BY 1, 2 ORDER BY 1"
+        ).fetchall()
+    server.stop()
+    assert runs == [
+        ("exit_backfill_apply", "SUCCESS", 8),
+        ("exit_backfill_dry_run", "SUCCESS", 1),
+        ("pause_trading", "SUCCESS", 1),
+    ]
+
+
+def test_recon_demo_fails_if_what_was_written_is_not_the_truth(home: Path) -> None:
+    done = demo(home, "-c", WITH_ANOTHER_TRUTH)
+    assert done.returncode == 1
+    assert "quantity 10, 9 is true" in done.stdout
+    assert "ghosts closed 7 of 8" in done.stdout
+    assert "wrong writes 1" in done.stdout

@@ -12,7 +12,7 @@ from recon_pipeline.defs.control import exit_backfill_rollback, exit_backfill_st
 from recon_pipeline.defs.exit_backfill import exit_backfill, exit_backfill_apply, exit_backfill_dry_run
 from recon_pipeline.defs.resources import Outside
 from recon_pipeline.defs.schedules import dry_run_schedule
-from recon_pipeline.defs.sensors import profiles_to_partitions, stuck_batches
+from recon_pipeline.defs.sensors import profiles_to_partitions, stuck_batches, unattended_apply_of_stuck_batches
 
 
 def build_definitions(overrides: Mapping[str, object] | None = None) -> dg.Definitions:
@@ -28,7 +28,7 @@ def build_definitions(overrides: Mapping[str, object] | None = None) -> dg.Defin
             resume_trading,
         ],
         schedules=[dry_run_schedule],
-        sensors=[profiles_to_partitions, stuck_batches],
+        sensors=[profiles_to_partitions, stuck_batches, unattended_apply_of_stuck_batches],
         resources={"outside": Outside(), **(overrides or {})},
         executor=dg.in_process_executor,
     )

@@ -37,7 +37,11 @@ AUDIT_ROWS: Final = Schema(
         Column("filled_price", "price", "price of the backfill row", "quote currency per unit"),
         Column("filled_at", "instant", "execution time"),
         Column("dry_run", "bool", "written by a dry run"),
-        Column("decision", "text", "DRY_RUN, PENDING_APPLY, APPLIED, SKIP_EXISTING, SKIP_PENDING_ORDER, SKIP_ACTIVE_POSITION, NO_GO"),
+        Column(
+            "decision",
+            "text",
+            "DRY_RUN, PENDING_APPLY, APPLIED, SKIP_EXISTING, SKIP_PENDING_ORDER, SKIP_ACTIVE_POSITION, NO_GO",
+        ),
         Column("reason", "text", "why"),
         Column("metadata", "list", "numbers behind the decision"),
     ),
@@ -62,15 +66,14 @@ _TYPES: Final = {
 def table_schema(schema: Schema) -> dg.TableSchema:
     """Return the columns as Dagster shows them, the unit in each description."""
     return dg.TableSchema(
-        columns=[
-            dg.TableColumn(
-                column.name,
-                _TYPES[column.type],
-                f"{column.description} ({column.unit})" if column.unit else column.description,
-            )
-            for column in schema.columns
-        ]
+        columns=[dg.TableColumn(column.name, _TYPES[column.type], _described(column)) for column in schema.columns]
     )
+
+
+def _described(column: Column) -> str:
+    """Return a column's description as Markdown, in which an angle bracket would begin a tag."""
+    text = f"{column.description} ({column.unit})" if column.unit else column.description
+    return text.replace("<", "&lt;")
 
 
 def _spec(

@@ -74,7 +74,11 @@ def _no_fill_is_used_twice(outcome: Outcome) -> Verdict | None:
     used = frame["represented_e9"] + frame["allocated_e9"]
     wrong = frame[used > frame["executed_e9"]]
     verification = outcome.verification
-    failed = [] if verification is None else [c for c in verification.checks if c.name == "no fill is used twice" and not c.passed]
+    failed = (
+        []
+        if verification is None
+        else [c for c in verification.checks if c.name == "no fill is used twice" and not c.passed]
+    )
     rows = [(row.order_id, row.symbol, decimal_text_e9(row.executed_e9)) for row in rows_of(wrong)]
     rows += [("", "", check.detail) for check in failed]
     return Verdict(
@@ -111,8 +115,16 @@ def _ledger_unchanged(outcome: Outcome) -> Verdict | None:
     changed = [name for name in _TABLES if before[name] != after[name]]
     paused = outcome.pause.paused
     if not changed:
-        return Verdict(True, f"{before['order_rows']} orders and the books are as before.", numbers={"orders": before["order_rows"]})
-    others = "bots were writing meanwhile: they are not paused" if not paused else "somebody else wrote them, although trading is paused"
+        return Verdict(
+            True,
+            f"{before['order_rows']} orders and the books are as before.",
+            numbers={"orders": before["order_rows"]},
+        )
+    others = (
+        "bots were writing meanwhile: they are not paused"
+        if not paused
+        else "somebody else wrote them, although trading is paused"
+    )
     return Verdict(
         False,
         f"{', '.join(changed)} changed while the dry run was at work.",
@@ -165,12 +177,15 @@ def _no_over_exit(outcome: Outcome) -> Verdict | None:
         return None
     frame = outcome.plan.over_exits
     rows = [
-        (row.trade_id, row.symbol, decimal_text_e9(row.entry_e9), decimal_text_e9(row.exit_e9)) for row in rows_of(frame)
+        (row.trade_id, row.symbol, decimal_text_e9(row.entry_e9), decimal_text_e9(row.exit_e9))
+        for row in rows_of(frame)
     ]
     columns = (("trade", ""), ("symbol", ""), ("entered", ""), ("left", ""))
     return Verdict(
         not rows,
-        "No trade has left more than it entered." if not rows else f"{len(rows)} trades have left more than they entered.",
+        "No trade has left more than it entered."
+        if not rows
+        else f"{len(rows)} trades have left more than they entered.",
         "A person corrects these rows: an exit is recorded twice, or an entry is missing. The backfill does not touch them.",
         len(rows),
         tables.table(columns, rows, cap=SAMPLE) if rows else None,

@@ -7,11 +7,18 @@ that it stands in the history of what was written. Not here: how any of it is do
 import dagster as dg
 from pydantic import Field
 
-from recon_pipeline.apply import RollbackResult, RollbackState, preview_rollback, rollback_batch, set_trading_state, verify_batch
+from recon_pipeline.apply import (
+    RollbackResult,
+    RollbackState,
+    preview_rollback,
+    rollback_batch,
+    set_trading_state,
+    verify_batch,
+)
 from recon_pipeline.apply.control import TradingState
 from recon_pipeline.defs import catalogue as cat
 from recon_pipeline.defs import remedies
-from recon_pipeline.defs.presentation import RUNBOOK_LINK
+from recon_pipeline.defs.presentation import RUNBOOK_LINK, Metadata
 from recon_pipeline.defs.resources import Outside
 from recon_pipeline.defs.tables import table
 from recon_pipeline.ledger.batches import BatchState, read_batch
@@ -30,9 +37,7 @@ class RollbackConfig(dg.Config):
 
 
 @dg.op(description="Take an applied batch back, or show what that would do.")
-def roll_back_batch(
-    context: dg.OpExecutionContext, config: RollbackConfig, outside: dg.ResourceParam[Outside]
-) -> None:
+def roll_back_batch(context: dg.OpExecutionContext, config: RollbackConfig, outside: dg.ResourceParam[Outside]) -> None:
     """Preview or carry out a rollback."""
     settings, batch_id = outside.settings(), config.batch_id.strip()
     if not batch_id:
@@ -64,9 +69,15 @@ def roll_back_batch(
         raise dg.Failure(str(metadata["outcome"]), metadata=metadata, allow_retries=False)
 
 
-def _rollback_metadata(result: RollbackResult, *, confirmed: bool) -> dict[str, object]:
+def _rollback_metadata(result: RollbackResult, *, confirmed: bool) -> Metadata:
     rows: list[tuple[object, ...]] = [
-        (change.table, "/".join(change.key[1:]), change.trade_id, "taken back" if confirmed else "would be taken back", "")
+        (
+            change.table,
+            "/".join(change.key[1:]),
+            change.trade_id,
+            "taken back" if confirmed else "would be taken back",
+            "",
+        )
         for change in result.plan.changes
     ]
     rows += [
@@ -95,7 +106,9 @@ def _rollback_sentence(result: RollbackResult) -> str:
     done = f"{len(result.canceled)} backfill rows canceled, {len(result.restored)} rows of the books restored"
     stays = f"; {len(result.refused_rows)} rows stay" if result.refused_rows else ""
     if result.state is RollbackState.PREVIEW:
-        would = f"{len(result.canceled)} backfill rows would be canceled, {len(result.restored)} rows of the books restored"
+        would = (
+            f"{len(result.canceled)} backfill rows would be canceled, {len(result.restored)} rows of the books restored"
+        )
         return f"Preview, nothing was changed: {would}{stays}. Launch again with confirm: true to do it."
     if result.state is RollbackState.REVERTED:
         return f"{done}. {result.detail}".strip()
@@ -135,7 +148,10 @@ def _set_trading(
     with outside.ledger(settings) as ledger:
         profiles = {str(row["profile_id"]) for row in ledger.profiles()}
     if scope != ALL_TRADING and scope not in profiles:
-        raise dg.Failure(f"There is no profile {scope!r}: the scope is a profile of the table profiles, or 'all'.", allow_retries=False)
+        raise dg.Failure(
+            f"There is no profile {scope!r}: the scope is a profile of the table profiles, or 'all'.",
+            allow_retries=False,
+        )
     source = f"dagster run {context.run_id[:8]}"
     result = set_trading_state(settings.database_url, scope, state, source, reason, outside.now())
     _announce(context, outside, event, result)
@@ -150,7 +166,7 @@ def _set_trading(
         }
     )
     what = "is now" if result.changed else "was already"
-    context.log.info(f"trading of {result.scope} {what} {result.state}: {result.reason}")
+    context.log.info("trading of %s %s %s: %s", result.scope, what, result.state, result.reason)
 
 
 def _announce(context: dg.OpExecutionContext, outside: Outside, event: str, result: TradingState) -> None:
@@ -192,7 +208,8 @@ def pause_trading() -> None:
 
 
 @dg.job(
-    description="Resumes the bots of a profile, or of `all`. A profile stays paused as long as its own row or that of all says so.",
+    description="Resumes the bots of a profile, or of `all`. A profile stays paused as long as its own row or that of all "
+    "says so.",
     config={"ops": {"resume": {"config": {"scope": "all", "reason": ""}}}},
 )
 def resume_trading() -> None:
@@ -206,7 +223,9 @@ class StuckBatchConfig(dg.Config):
     batch_id: str = Field(description="The batch that is in PENDING_APPLY without an outcome.")
 
 
-@dg.op(description="Look at a batch in PENDING_APPLY: say what it left, raise an event, and fail as long as it is stuck.")
+@dg.op(
+    description="Look at a batch in PENDING_APPLY: say what it left, raise an event, and fail as long as it is stuck."
+)
 def verify_stuck_batch(
     context: dg.OpExecutionContext, config: StuckBatchConfig, outside: dg.ResourceParam[Outside]
 ) -> None:
@@ -228,7 +247,7 @@ def verify_stuck_batch(
     }
     context.add_output_metadata(metadata)
     if batch["state"] != BatchState.PENDING_APPLY.value:
-        context.log.info(f"batch {batch['batch_id']} is {batch['state']} by now")
+        context.log.info("batch %s is %s by now", batch["batch_id"], batch["state"])
         return
     what = (
         f"Batch {batch['batch_id']} of profile {batch['profile_id']} was announced and has no outcome: its run ended in between. "
@@ -250,12 +269,16 @@ def verify_stuck_batch(
             ],
         )
     context.log_event(
-        dg.AssetObservation(dg.AssetKey(cat.APPLIED_KEY), partition=batch["profile_id"], description=what, metadata=metadata)
+        dg.AssetObservation(
+            dg.AssetKey(cat.APPLIED_KEY), partition=batch["profile_id"], description=what, metadata=metadata
+        )
     )
     raise dg.Failure(what, metadata=metadata, allow_retries=False)
 
 
-@dg.job(description="Looks at a batch that is stuck in PENDING_APPLY and alerts. Writes nothing but an event. Launched by a sensor.")
+@dg.job(
+    description="Looks at a batch that is stuck in PENDING_APPLY and alerts. Writes nothing but an event. Launched by a sensor."
+)
 def exit_backfill_stuck_batch() -> None:
     """Look at a stuck batch."""
     verify_stuck_batch()

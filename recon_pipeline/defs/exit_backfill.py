@@ -55,14 +55,16 @@ class ExitBackfillConfig(dg.Config):
             raise _refuse("Give expected_digest or expected_digests, not both.")
         if single and len(profile_ids) != 1:
             raise _refuse(
-                f"One digest can't be that of {len(profile_ids)} profiles: give expected_digests, by profile, or launch one profile."
+                f"One digest can't be that of {len(profile_ids)} profiles: give expected_digests, by profile, or launch one."
             )
         if strangers := sorted(set(several) - set(profile_ids)):
             raise _refuse(f"expected_digests names profiles that are not part of this run: {', '.join(strangers)}.")
         digests = {profile_ids[0]: single} if single else several
         for profile, digest in digests.items():
             if len(digest) != _DIGEST_LENGTH or set(digest) - set("0123456789abcdef"):
-                raise _refuse(f"The digest given for {profile} is no digest: 64 characters of 0-9 and a-f, as the dry run shows it.")
+                raise _refuse(
+                    f"The digest given for {profile} is no digest: 64 characters of 0-9 and a-f, as the dry run shows it."
+                )
         return digests
 
 
@@ -103,7 +105,7 @@ def _ask(context: dg.AssetExecutionContext, config: ExitBackfillConfig) -> Ask:
     checks = {key.name for key in context.selected_asset_check_keys}
     return Ask(
         profile_ids=profiles,
-        run_id=context.run_id,
+        run_id=context.run.run_id,
         apply=applying,
         record=cat.AUDIT_KEY in selected or scheduled,
         only_changes=scheduled,
@@ -131,10 +133,10 @@ class _Report:
             for key in cat.DRY_RUN_KEYS:
                 if key != cat.AUDIT_KEY and key in self._selected:
                     self._materialized(outcome, key)
-            self._context.log.info(f"{outcome.profile_id}: {presentation.summary(outcome)}")
+            self._context.log.info("%s: %s", outcome.profile_id, presentation.summary(outcome))
             return
         if outcome.failure is not None:
-            self._context.log.error(f"{outcome.profile_id} failed ({outcome.failure.stage}): {outcome.failure.message}")
+            self._context.log.error("%s failed: %s", outcome.profile_id, outcome.failure.message)
         if outcome.plan is None:
             return
         wrote_audit = outcome.recorded is not None and outcome.recorded.batch_recorded
@@ -172,10 +174,14 @@ class _Report:
         """
         failed = {profile: outcome for profile, outcome in self._last.items() if outcome.failure is not None}
         skipped = sum(1 for outcome in self._last.values() if outcome.skipped_reason)
-        self._context.log.info(f"{len(self._last)} profiles: {len(failed)} failed, {skipped} skipped")
+        self._context.log.info("%s profiles: %s failed, %s skipped", len(self._last), len(failed), skipped)
         if not failed:
             return
-        named = "; ".join(f"{profile}: {outcome.failure.message}" for profile, outcome in list(failed.items())[:_NAMED] if outcome.failure)
+        named = "; ".join(
+            f"{profile}: {outcome.failure.message}"
+            for profile, outcome in list(failed.items())[:_NAMED]
+            if outcome.failure
+        )
         more = f"; and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
         rows = [
             (profile, outcome.failure.stage, outcome.failure.message)

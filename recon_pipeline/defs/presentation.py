@@ -51,10 +51,12 @@ def summary(outcome: Outcome) -> str:
     if not plan.attempted:
         return f"Skipped: {plan.skipped_reason}. {remedies.for_skipped(plan.skipped_reason)}"
     left = plan.trades[plan.trades["remaining_e9"] > 0]
-    parts = [f"{len(plan.proposals)} rows proposed (${proposed_usd(plan):,.2f})"]
+    parts = [f"{tables.counted(len(plan.proposals), 'row')} proposed (${proposed_usd(plan):,.2f})"]
     if len(left):
         reasons = ", ".join(sorted({str(reason).partition(":")[0] for reason in left["reason"] if reason}))
-        parts.append(f"{len(left)} trades left open (${left_open_usd(plan):,.2f}; {reasons or 'no reason'})")
+        parts.append(
+            f"{tables.counted(len(left), 'trade')} left open (${left_open_usd(plan):,.2f}; {reasons or 'no reason'})"
+        )
     else:
         parts.append("no trade left open" if plan.open_trade_candidates else "no open trade")
     return "; ".join(parts) + "."
@@ -81,7 +83,7 @@ def metadata_of(outcome: Outcome, key: str, *, dashboard_url: str, location: str
     if key == cat.EVIDENCE_KEY:
         return {**_evidence(plan), **_certificate(account), **_common(outcome, stages.EVIDENCE_STAGE)}
     if key == cat.POSITIONS_KEY:
-        return {**_positions(outcome, account), **_common(outcome, stages.POSITIONS_STAGE)}
+        return {**_positions(account), **_common(outcome, stages.POSITIONS_STAGE)}
     if key == cat.LIFECYCLE_KEY:
         rows = inputs.lifecycle_rows[inputs.lifecycle_rows["profile_id"] == outcome.profile_id]
         entries = {
@@ -152,12 +154,9 @@ def _evidence(plan: ProfilePlan) -> Metadata:
     }
 
 
-def _positions(outcome: Outcome, account: AccountReading) -> Metadata:
+def _positions(account: AccountReading) -> Metadata:
     frame = account.positions
-    rows = [
-        (row.symbol, decimal_text_e9(row.qty_e9) if row.known else "unknown")
-        for row in rows_of(frame)
-    ]
+    rows = [(row.symbol, decimal_text_e9(row.qty_e9) if row.known else "unknown") for row in rows_of(frame)]
     return {
         "symbols_held": int((frame["qty_e9"] != 0).sum()),
         "unknown_positions": int((~frame["known"].astype(bool)).sum()),
@@ -177,7 +176,7 @@ def _plan(outcome: Outcome, plan: ProfilePlan, dashboard_url: str, location: str
             "digest": plan.digest,
             "batch_id": plan.batch_id,
             "decisions": tables.decision_table(plan, proposed_as=proposed_as),
-            "reasons": tables.reasons_table(plan),
+            "reasons": tables.reasons_table(plan, proposed_as=proposed_as),
         }
     entries |= {
         "proposed_rows": len(plan.proposals),
@@ -292,7 +291,9 @@ def _applied_sentence(outcome: Outcome) -> str:
     if result is None:
         return ""
     if result.state is ApplyState.APPLIED:
-        return f"{result.inserted_rows} rows inserted, {len(result.already_there)} were there already."
+        there = f"; {tables.counted(len(result.already_there), 'row')} there already" if result.already_there else ""
+        worth = f" (${proposed_usd(outcome.plan):,.2f})" if outcome.plan is not None else ""
+        return f"{tables.counted(result.inserted_rows, 'row')} inserted{worth}{there}."
     return f"Nothing to apply. {result.detail}".strip()
 
 
@@ -303,7 +304,9 @@ def _verification(outcome: Outcome) -> Metadata:
     if outcome.again_failure:
         entries["verification_failed"] = outcome.again_failure
     if outcome.verification is not None:
-        rows = [(check.name, "holds" if check.passed else "FAILS", check.detail) for check in outcome.verification.checks]
+        rows = [
+            (check.name, "holds" if check.passed else "FAILS", check.detail) for check in outcome.verification.checks
+        ]
         entries["verification"] = tables.table((("statement", ""), ("result", ""), ("detail", "")), rows)
     return entries
 

@@ -44,7 +44,7 @@ class Outside:
         settings = read_settings(os.environ if self._environment is None else self._environment)
         if not settings.database_url:
             raise SettingError(
-                "RECON_DATABASE_URL is not set; `make dev` sets it for the sandbox, in production you do (docs/runbooks/deploy.md)"
+                "RECON_DATABASE_URL is not set; `make dev` sets it for the sandbox, in production you do"
             )
         return settings
 
@@ -105,9 +105,7 @@ class KeyedReader:
         for account_id in self._account_ids:
             try:
                 keys = settings.account(account_id)
-                credentials.append(
-                    AccountCredentials(keys.account_id, keys.key_id, keys.secret_key, keys.base_url)
-                )
+                credentials.append(AccountCredentials(keys.account_id, keys.key_id, keys.secret_key, keys.base_url))
             except (SettingError, ValueError) as error:
                 self._missing[account_id] = str(error)
         return AlpacaReader(

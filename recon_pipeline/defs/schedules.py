@@ -61,7 +61,9 @@ def dry_run_schedule(
         return
     keys = context.instance.get_dynamic_partitions(PROFILES)
     if not keys:
-        yield dg.SkipReason("There are no profiles: the sensor profiles_to_partitions adds them from the table profiles.")
+        yield dg.SkipReason(
+            "There are no profiles: the sensor profiles_to_partitions adds them from the table profiles."
+        )
         return
     tick = context.scheduled_execution_time.isoformat()
     waiting = []

@@ -1,8 +1,8 @@
 """The sensors: partitions in step with the table ``profiles``, and batches that are stuck in PENDING_APPLY.
 
-Neither writes the bots' tables. A stuck batch leads to an apply only where the operator's settings allow applies that nobody
-reviewed: RECON_EXIT_BACKFILL_REQUIRE_REVIEW=false and RECON_EXIT_BACKFILL_DRY_RUN=false, both. Not here: what the launched
-runs do (``control``, ``exit_backfill``).
+A stuck batch leads to an alert. It leads to an apply only where an operator has started the sensor for it and set
+RECON_EXIT_BACKFILL_REQUIRE_REVIEW=false and RECON_EXIT_BACKFILL_DRY_RUN=false, all three. Not here: what the launched runs do
+(``control``, ``exit_backfill``).
 """
 
 from collections.abc import Iterator
@@ -42,13 +42,13 @@ def profiles_to_partitions(
         return dg.SkipReason(f"The table profiles is empty; the {len(have)} partitions stay.")
     usable = [profile for profile in profiles if can_be_a_partition(profile)]
     if len(usable) < len(profiles):
-        context.log.warning(f"{len(profiles) - len(usable)} profile ids can't be partition keys and are left out")
+        context.log.warning("%s profile ids can't be partition keys and are left out", len(profiles) - len(usable))
     present, wanted = set(have), set(usable)
     added = [profile for profile in usable if profile not in present]
     gone = [key for key in have if key not in wanted]
     if not added and not gone:
         return dg.SkipReason(f"The {len(have)} partitions are in step with the table profiles.")
-    context.log.info(f"{len(added)} partitions added, {len(gone)} deleted: {', '.join((added + gone)[:_SHOWN])}")
+    context.log.info("%s partitions added, %s deleted: %s", len(added), len(gone), ", ".join((added + gone)[:_SHOWN]))
     requests: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
     if added:
         requests.append(profiles_partitions.build_add_request(added))
@@ -59,16 +59,13 @@ def profiles_to_partitions(
 
 @dg.sensor(
     name="stuck_batches",
-    jobs=[exit_backfill_stuck_batch, exit_backfill_apply],
+    job=exit_backfill_stuck_batch,
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Finds batches that were announced (PENDING_APPLY) and have no outcome after RECON_STUCK_BATCH_SECONDS: their run "
-    "ended in between. Launches exit_backfill_stuck_batch once for each, which raises an event and fails. It applies nothing, "
-    "unless RECON_EXIT_BACKFILL_REQUIRE_REVIEW and RECON_EXIT_BACKFILL_DRY_RUN are both false.",
+    description="Finds batches that were announced (PENDING_APPLY) and have no outcome after RECON_STUCK_BATCH_SECONDS: "
+    "their run ended in between. Launches exit_backfill_stuck_batch once for each, which raises an event and fails. It applies nothing.",
 )
-def stuck_batches(
-    context: dg.SensorEvaluationContext, outside: dg.ResourceParam[Outside]
-) -> Iterator[dg.RunRequest | dg.SkipReason]:
+def stuck_batches(outside: dg.ResourceParam[Outside]) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """Alert, once for each batch."""
     try:
         settings = outside.settings()
@@ -76,22 +73,45 @@ def stuck_batches(
     except (SettingError, DatabaseUnavailableError) as error:
         yield dg.SkipReason(str(error))
         return
-    if not stuck:
-        yield dg.SkipReason("No batch is stuck.")
-        return
-    partitions = set(context.instance.get_dynamic_partitions(PROFILES))
-    unattended = not settings.require_review and not settings.exit_backfill_dry_run
     for batch in stuck:
         yield dg.RunRequest(
             run_key=batch["batch_id"],
-            job_name=exit_backfill_stuck_batch.name,
             run_config={"ops": {"verify_stuck_batch": {"config": {"batch_id": batch["batch_id"]}}}},
             tags={TRIGGER_TAG: "sensor"},
         )
-        if unattended and batch["profile_id"] in partitions:
-            yield dg.RunRequest(
-                run_key=f"{batch['batch_id']}:apply",
-                job_name=exit_backfill_apply.name,
-                partition_key=batch["profile_id"],
-                tags={TRIGGER_TAG: "sensor"},
+    if not stuck:
+        yield dg.SkipReason("No batch is stuck.")
+
+
+@dg.sensor(
+    name="unattended_apply_of_stuck_batches",
+    job=exit_backfill_apply,
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.STOPPED,
+    description="**Applies without a person.** Launches exit_backfill_apply for the profile of a stuck batch, which completes or "
+    "closes it. Stopped by default, and does nothing unless RECON_EXIT_BACKFILL_REQUIRE_REVIEW and "
+    "RECON_EXIT_BACKFILL_DRY_RUN are both false.",
+)
+def unattended_apply_of_stuck_batches(
+    context: dg.SensorEvaluationContext, outside: dg.ResourceParam[Outside]
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Complete stuck batches where the operator allows applies that nobody reviewed."""
+    try:
+        settings = outside.settings()
+        if settings.require_review or settings.exit_backfill_dry_run:
+            yield dg.SkipReason(
+                "Applies want a person: RECON_EXIT_BACKFILL_REQUIRE_REVIEW or RECON_EXIT_BACKFILL_DRY_RUN is true."
             )
+            return
+        stuck = find_stuck_batches(settings.database_url, older_than_seconds=settings.stuck_batch_seconds)
+    except (SettingError, DatabaseUnavailableError) as error:
+        yield dg.SkipReason(str(error))
+        return
+    partitions = set(context.instance.get_dynamic_partitions(PROFILES))
+    ready = [batch for batch in stuck if batch["profile_id"] in partitions]
+    for batch in ready:
+        yield dg.RunRequest(
+            run_key=f"{batch['batch_id']}:apply", partition_key=batch["profile_id"], tags={TRIGGER_TAG: "sensor"}
+        )
+    if not ready:
+        yield dg.SkipReason("No batch is stuck.")

@@ -125,13 +125,15 @@ def run_shard(outside: Outside, ask: Ask) -> Iterator[Outcome]:
 def _leases(settings: Settings, ask: Ask) -> AbstractContextManager[HeldLeases | None]:
     if not ask.apply:
         return nullcontext()
-    return holding_leases(
-        settings.database_url, ask.profile_ids, owner=ask.run_id, ttl_seconds=settings.lease_seconds
-    )
+    return holding_leases(settings.database_url, ask.profile_ids, owner=ask.run_id, ttl_seconds=settings.lease_seconds)
 
 
 def _read(
-    outside: Outside, settings: Settings, ledger: AttentiveLedger, profile_ids: Sequence[str], policy: ExitBackfillPolicy
+    outside: Outside,
+    settings: Settings,
+    ledger: AttentiveLedger,
+    profile_ids: Sequence[str],
+    policy: ExitBackfillPolicy,
 ) -> ShardReading:
     accounts = {str(row["account_id"]) for row in ledger.account_siblings(profile_ids)}
     with EvidenceStore(settings.database_url) as store:
@@ -202,7 +204,7 @@ def _record(settings: Settings, outcome: Outcome) -> Outcome:
         if known is not None:
             return replace(outcome, recorded=RecordedPlan(known, 0, batch_recorded=False))
         return replace(outcome, recorded=record_plan(settings.database_url, outcome.plan, run_id=outcome.ask.run_id))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  one profile's failure, whatever it is, stays its own
         return replace(outcome, failure=_unexpected("audit", error, settings))
 
 
@@ -210,7 +212,9 @@ def _on_record(settings: Settings, plan: ProfilePlan) -> str | None:
     """The profile's newest planned batch if it says the same as the plan, whatever its id."""
     with connect(settings.database_url, READER, "recon dry run") as connection:
         newest = latest_batch(connection, plan.profile_id, KIND, [BatchState.PLANNED])
-        batch = None if newest is None or newest["digest"] != plan.digest else read_batch(connection, newest["batch_id"])
+        batch = (
+            None if newest is None or newest["digest"] != plan.digest else read_batch(connection, newest["batch_id"])
+        )
     if batch is None or _comparable(batch["plan"]) != _comparable(plan_document(plan)):
         return None
     return str(batch["batch_id"])
@@ -229,13 +233,17 @@ def _apply_all(
     leases: HeldLeases | None,
 ) -> Iterator[Outcome]:
     done = [_apply(outside, settings, outcome, leases) for outcome in outcomes]
-    wrote = [outcome.profile_id for outcome in done if outcome.applied is not None and outcome.applied.state is ApplyState.APPLIED]
+    wrote = [
+        outcome.profile_id
+        for outcome in done
+        if outcome.applied is not None and outcome.applied.state is ApplyState.APPLIED
+    ]
     again: ShardPlan | None = None
     trouble = ""
     if wrote:
         try:
             again = plan_shard(_read(outside, settings, ledger, wrote, policy), policy)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  what was applied stays applied; it is shown as not verified
             trouble = _unexpected("verification", error, settings).message
     for outcome in done:
         yield _verified(settings, outcome, again, trouble) if outcome.profile_id in wrote else outcome
@@ -261,7 +269,7 @@ def _apply(outside: Outside, settings: Settings, outcome: Outcome, leases: HeldL
             require_review=settings.require_review,
             require_pause=settings.exit_backfill.require_pause,
         )
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  one profile's failure, whatever it is, stays its own
         return replace(outcome, step=Step.FAILED, failure=_unexpected("apply", error, settings))
     if result.ok and digest is not None and digest != outcome.plan.digest:
         # Nothing is proposed any more: applied by an earlier run, or not what was reviewed.
@@ -286,7 +294,7 @@ def _verified(settings: Settings, outcome: Outcome, again: ShardPlan | None, tro
     verification: BatchVerification | None = None
     try:
         verification = verify_batch(settings.database_url, outcome.applied.batch_id) if outcome.applied else None
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  one profile's failure, whatever it is, stays its own
         trouble = trouble or _unexpected("verification", error, settings).message
     if again is not None and profile in again.failures:
         trouble = trouble or again.failures[profile].message

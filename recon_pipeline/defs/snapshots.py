@@ -22,14 +22,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from recon_pipeline.domain.frames import NO_TIME, Column, Schema
 from recon_pipeline.domain.quantities import decimal_text, integer_array
-
 
 
 class SnapshotError(RuntimeError):
@@ -139,7 +138,9 @@ def _array(column: Column, values: list[Any]) -> Any:
     if column.type == "count":
         return pa.array([int(value) for value in values], type=pa.int64())
     if column.type == "list":
-        return pa.array([None if value is None else json.dumps(value, default=str) for value in values], type=pa.string())
+        return pa.array(
+            [None if value is None else json.dumps(value, default=str) for value in values], type=pa.string()
+        )
     return pa.array([str(value) for value in values], type=pa.string())
 
 

@@ -6,7 +6,7 @@ Not here: which table belongs to which asset (``presentation``).
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
-from typing import Final, Protocol
+from typing import Final
 
 import dagster as dg
 
@@ -14,22 +14,21 @@ from recon_pipeline.defs import remedies
 from recon_pipeline.domain.frames import NO_TIME, rows_of
 from recon_pipeline.domain.plan import ProfilePlan
 from recon_pipeline.domain.quantities import decimal_text, decimal_text_e9, from_e9
-from recon_pipeline.domain.terms import Decision
+from recon_pipeline.domain.terms import Decision, Reason
 
 CAP: Final = 50
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _CENT: Final = Decimal("0.01")
 
 
-class Sized(Protocol):
-    """Anything with a length."""
-
-    def __len__(self) -> int:
-        """Return the length."""
-        ...
+def counted(number: int, thing: str) -> str:
+    """Return ``1 row`` or ``2 rows``."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
 
 
-def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[object]], *, cap: int = CAP) -> dg.TableMetadataValue:
+def table(
+    columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[object]], *, cap: int = CAP
+) -> dg.TableMetadataValue:
     """Return rows as a table of text columns (name, description); after ``cap`` rows one row says how many more there are."""
     names = [name for name, _ in columns]
     records = [dg.TableRecord(dict(zip(names, map(_cell, row), strict=True))) for row in rows[:cap]]
@@ -82,9 +81,8 @@ DECISION_COLUMNS: Final = (
     ("quantity", "units of the asset"),
     ("price", "quote currency per unit"),
     ("usd", "quantity at the price, US dollars"),
-    ("exchange_order", "the order that proves it"),
     ("proof", "how the order was attributed to the trade"),
-    ("what_to_do", "the next step for a person"),
+    ("exchange_order", "the order that proves it"),
 )
 
 
@@ -95,13 +93,12 @@ def decision_table(plan: ProfilePlan, *, proposed_as: Decision) -> dg.TableMetad
             row.trade_id,
             row.symbol,
             proposed_as.value,
-            "eligible",
+            Reason.ELIGIBLE.value,
             f"{row.side} {decimal_text_e9(row.qty_e9)}",
             row.price,
             dollars(worth(row.qty_e9, row.price)),
-            row.exchange_order_id,
             row.matched_by + (" (reapplied)" if row.reapply else ""),
-            remedies.for_reason("eligible"),
+            row.exchange_order_id,
         )
         for row in rows_of(plan.proposals)
     ]
@@ -114,22 +111,25 @@ def decision_table(plan: ProfilePlan, *, proposed_as: Decision) -> dg.TableMetad
             decimal_text_e9(row.qty_e9),
             row.price,
             dollars(row.notional_usd),
-            row.exchange_order_id,
             "",
-            remedies.for_reason(row.reason),
+            row.exchange_order_id,
         )
         for row in rows_of(plan.decisions)
     ]
     return table(DECISION_COLUMNS, rows)
 
 
-def reasons_table(plan: ProfilePlan) -> dg.TableMetadataValue:
-    """Return how many decisions each reason has."""
+def reasons_table(plan: ProfilePlan, *, proposed_as: Decision) -> dg.TableMetadataValue:
+    """Return how many rows each reason has, and what a person does about it."""
     counts: dict[tuple[str, str], int] = {}
+    if len(plan.proposals):
+        counts[proposed_as.value, Reason.ELIGIBLE.value] = len(plan.proposals)
     for row in rows_of(plan.decisions):
         key = (row.decision, row.reason)
         counts[key] = counts.get(key, 0) + 1
-    rows = [(decision, reason, count, remedies.for_reason(reason)) for (decision, reason), count in sorted(counts.items())]
+    rows = [
+        (decision, reason, count, remedies.for_reason(reason)) for (decision, reason), count in sorted(counts.items())
+    ]
     columns = (("decision", ""), ("reason", "why"), ("rows", "how many"), ("what_to_do", "the next step for a person"))
     return table(columns, rows)
 

@@ -9,6 +9,8 @@ from typing import Final
 from recon_pipeline.ledger.database import WRITER, connect
 from recon_pipeline.ledger.statements import statement
 
+PATIENCE_MS: Final = 60_000
+"""How long to wait for applies that hold the row: the largest take seconds."""
 STATES: Final = frozenset({"RUNNING", "PAUSED"})
 
 
@@ -45,7 +47,10 @@ def set_trading_state(
         raise ValueError("pausing and resuming needs a scope ('all' or a profile id) and a source (who says so)")
     if now.tzinfo is None:
         raise ValueError("now needs a time zone")
-    with connect(database_url, WRITER, "recon trading control") as connection, connection.transaction():
+    with (
+        connect(database_url, WRITER, "recon trading control", lock_timeout_ms=PATIENCE_MS) as connection,
+        connection.transaction(),
+    ):
         before = connection.execute(statement("lock_trading_state"), {"scope": scope}).fetchone()
         row = connection.execute(
             statement("set_trading_state"),

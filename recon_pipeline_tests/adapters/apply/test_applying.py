@@ -131,7 +131,7 @@ def test_applying_a_batch_that_was_applied_answers_its_outcome_and_changes_nothi
 
 
 def test_applied_is_said_of_what_was_inserted_not_of_what_was_meant(ghost: Book):
-    """Half of the rows are there already: one is inserted, the other is only found."""
+    """Source defect 11: APPLIED was derived from what existed before. Here one row is inserted, the other only found."""
     plan = ghost.plan()
     whole = ghost.apply(plan)
     ghost.run("DELETE FROM orders WHERE order_id = %s", whole.inserted[0])

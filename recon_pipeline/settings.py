@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Final
 
 from recon_pipeline.domain.policy import ExitBackfillPolicy
-from recon_pipeline.domain.quantities import parse_decimal
+from recon_pipeline.domain.quantities import exact_arithmetic, parse_decimal
 from recon_pipeline.domain.terms import PositionGate
 
 PAPER_URL: Final = "https://paper-api.alpaca.markets"
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
+_MOST_DECIMALS: Final = 18
+_SMALLEST: Final = Decimal(1).scaleb(-_MOST_DECIMALS)
+_MOST_DUST: Final = Decimal(1_000_000)
 _MS_PER_HOUR: Final = 3_600_000
 _MS_PER_MINUTE: Final = 60_000
 
@@ -61,6 +64,10 @@ class _Reader:
         if number is None or number < least or (most is not None and number > most):
             limit = f"of at least {least}" if most is None else f"from {least} to {most}"
             raise SettingError(f"{name} is {value!r}; give a number {limit}")
+        with exact_arithmetic():
+            too_fine = number != number.quantize(_SMALLEST)
+        if too_fine:
+            raise SettingError(f"{name} is {value!r}; give at most {_MOST_DECIMALS} decimals")
         return number
 
     def integer(self, name: str, *, default: int, least: int = 0, most: int | None = None) -> int:
@@ -116,7 +123,7 @@ def read_exit_backfill_policy(values: Mapping[str, object]) -> ExitBackfillPolic
         allow_heuristic_match=read.flag(f"{prefix}ALLOW_HEURISTIC_MATCH", default=standard.allow_heuristic_match),
         grace_ms=int(grace * _MS_PER_MINUTE),
         lookback_ms=int(lookback * _MS_PER_HOUR),
-        dust_abs_qty=read.number(f"{prefix}DUST_ABS_QTY", default=standard.dust_abs_qty),
+        dust_abs_qty=read.number(f"{prefix}DUST_ABS_QTY", default=standard.dust_abs_qty, most=_MOST_DUST),
         dust_rel=read.number(f"{prefix}DUST_REL_PCT", default=standard.dust_rel, most=Decimal(1)),
         dust_max_notional_usd=read.number(f"{prefix}DUST_MAX_NOTIONAL_USD", default=standard.dust_max_notional_usd),
         crypto_fee_bps=read.number(f"{prefix}CRYPTO_FEE_BPS", default=standard.crypto_fee_bps, most=Decimal(10_000)),

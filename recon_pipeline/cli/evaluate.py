@@ -45,6 +45,8 @@ class BookError(ValueError):
 def evaluate_book(book: object, *, timing: bool = False) -> dict[str, Any]:
     """The decisions on one book, as JSON values; a malformed book gives ``{"id", "error"}``."""
     identity = book.get("id") if isinstance(book, Mapping) else None
+    if not isinstance(identity, str | int | float | Decimal | None):
+        return {"id": None, "error": f"id is a text or a number, not {_kind(identity)}"}
     try:
         return _evaluate(book, timing=timing)
     except ValueError as error:
@@ -240,28 +242,28 @@ def _flag(book: Mapping[str, object], name: str, *, default: bool) -> bool:
     return value
 
 
-def evaluate_lines(lines: Iterable[str], out: IO[str], *, timing: bool) -> bool:
+def evaluate_lines(lines: Iterable[bytes], out: IO[str], *, timing: bool) -> bool:
     """Answer each line that is not blank; whether all of them were well formed."""
     well_formed = True
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            book = json.loads(line, parse_float=Decimal)
+            book = json.loads(line.decode(), parse_float=Decimal)
         except (ValueError, RecursionError) as error:
             answer: dict[str, Any] = {"id": None, "error": f"line {number} is not JSON: {error}"}
         else:
             answer = evaluate_book(book, timing=timing)
         well_formed &= "error" not in answer
-        out.write(json.dumps(answer, ensure_ascii=False) + "\n")
+        out.write(json.dumps(answer) + "\n")
         out.flush()
     return well_formed
 
 
 @click.command()
-@click.argument("books", type=click.File("r", encoding="utf-8"), default="-")
+@click.argument("books", type=click.File("rb"), default="-")
 @click.option("--timing", is_flag=True, help="Add engine_ms: milliseconds from frames in to plan out.")
-def evaluate(books: IO[str], timing: bool) -> None:
+def evaluate(books: IO[bytes], timing: bool) -> None:
     """Decide on BOOKS (JSON lines; stdin by default) offline and print one JSON line per book.
 
     Exits with 1 if any line was malformed; the other lines are still answered.

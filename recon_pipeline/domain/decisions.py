@@ -50,6 +50,7 @@ def decide(
     last_used = np.full(size, -1, dtype=np.int64)
     last_used[cited.trade] = cited.source
     price = slices["entry_price"].to_numpy(dtype=object).copy()
+    highest_exit = slices["highest_exit_price"].to_numpy()
     used = np.flatnonzero(last_used >= 0)
     price[used] = orders["price"].to_numpy()[last_used[used]]
 
@@ -72,8 +73,11 @@ def decide(
     for index in np.flatnonzero(small & judged):
         if price[index] is None:
             no_price[index] = True
-        else:
-            affordable[index] = fee[index] or is_affordable(int(uncovered[index]), price[index], policy)
+            continue
+        # What was too expensive at its execution's price is not cheaper once that execution is recorded as an exit.
+        recorded = highest_exit[index] if last_used[index] < 0 else None
+        worth = price[index] if recorded is None else max(price[index], recorded)
+        affordable[index] = fee[index] or is_affordable(int(uncovered[index]), worth, policy)
     # A trade of which nothing was ever closed is no remainder, however small it is.
     part_closed = np.asarray(slices["exit_e9"].to_numpy() > 0, dtype=bool) | (last_used >= 0)
     dust_sized = small & (affordable | no_price) & part_closed

@@ -18,7 +18,8 @@ _INT64_SAFE = 2**62
 def scale(values: NDArray[Any], ratio: Decimal) -> NDArray[Any]:
     """``floor(values * ratio)``, exact; ``values`` and ``ratio`` not negative."""
     numerator, denominator = ratio.as_integer_ratio()
-    if values.dtype == object or (len(values) and int(values.max()) * max(numerator, 1) >= _INT64_SAFE):
+    largest = max(int(values.max()) if len(values) else 0, 1)
+    if max(largest * numerator, denominator) >= _INT64_SAFE:
         values = values.astype(object)
     scaled: NDArray[Any] = values * numerator // denominator
     return scaled

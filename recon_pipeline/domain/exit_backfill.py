@@ -40,7 +40,7 @@ from recon_pipeline.domain.plan import ExitBackfillInputs, ExitBackfillPlan, che
 from recon_pipeline.domain.policy import ExitBackfillPolicy
 from recon_pipeline.domain.positions import AccountPositions
 from recon_pipeline.domain.quantities import EPSILON_E9
-from recon_pipeline.domain.slices import build_slices, deduplicate_rows
+from recon_pipeline.domain.slices import build_slices, deduplicate_rows, in_display_order
 from recon_pipeline.domain.symbols import symbol_token
 from recon_pipeline.domain.terms import BUY, MatchMethod, NoEvidence, SkippedReason
 
@@ -158,12 +158,12 @@ def _plan_account(
 
     defective = (slices["defect"] != "").to_numpy(dtype=bool)
     candidate = (slices["open_e9"].to_numpy() > EPSILON_E9) | defective
-    over_exits = slices[(slices["open_e9"].to_numpy() < -EPSILON_E9) & ~defective]
+    over_exits = in_display_order(slices[(slices["open_e9"].to_numpy() < -EPSILON_E9) & ~defective])
     net = slices["open_e9"].to_numpy() * np.where(slices["entry_side"].to_numpy() == BUY, 1, -1)
     projected: dict[str, int] = {}
     for token, quantity in zip(slices["symbol_token"][net != 0], net[net != 0], strict=True):
         projected[token] = projected.get(token, 0) + int(quantity)
-    candidates = slices[candidate].reset_index(drop=True)
+    candidates = in_display_order(slices[candidate])
     if defective.any():
         candidates["open_e9"] = np.maximum(candidates["open_e9"].to_numpy(), 0)
 
@@ -188,7 +188,10 @@ def _managed(slices: pd.DataFrame, members: Sequence[Any]) -> Bools:
     if all(scope is None for scope in scopes.values()):
         return np.ones(len(slices), dtype=bool)
     pairs = zip(slices["profile_id"], slices["symbol_token"], strict=True)
-    return np.array([(scope := scopes[profile]) is None or token in scope for profile, token in pairs], dtype=bool)
+    # A trade whose symbol can't be read is not hidden: it may be any symbol.
+    return np.array(
+        [not token or (scope := scopes[profile]) is None or token in scope for profile, token in pairs], dtype=bool
+    )
 
 
 def _state(

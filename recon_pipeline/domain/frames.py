@@ -190,6 +190,7 @@ SLICES = Schema(
         _quantity("exit_e9", "sum of the exits"),
         _quantity("open_e9", "entries minus exits"),
         _price("entry_price", "volume-weighted average price of the entries; None if an entry has no price"),
+        _price("highest_exit_price", "highest price of a recorded exit; None where none has a price"),
         _instant("first_entry_ms", "time of the first entry"),
         _instant("newest_ms", "time of the newest row"),
         _instant("first_ms", "time of the first row"),

@@ -38,11 +38,20 @@ _EXECUTED_STATUSES: Final = FILLED_STATUSES | {"closed"}
 def text_of(raw: object) -> str:
     """An identifier as text: stripped text, or the plain decimal of a number; anything else names nothing."""
     if isinstance(raw, str):
-        return raw.strip()
+        return raw.strip() if raw.isascii() or _is_text(raw) else ""
     if raw is None or isinstance(raw, bool):
         return ""
     number = parse_decimal(raw)
     return "" if number is None else decimal_text(number)
+
+
+def _is_text(raw: str) -> bool:
+    """JSON can spell half of a surrogate pair, which is no character and can't be hashed or stored."""
+    try:
+        raw.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _first(record: Record, keys: tuple[str, ...]) -> object:

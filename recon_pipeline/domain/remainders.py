@@ -72,7 +72,8 @@ def explain(x: Explained, policy: ExitBackfillPolicy) -> tuple[pd.DataFrame, lis
     open_or_bad = np.asarray(x.remaining > EPSILON_E9, dtype=bool) | x.state.defective | x.state.pending | x.held
     rows: list[tuple[object, ...]] = []
     for index in np.flatnonzero(x.own & open_or_bad):
-        own_rows = [_id_row(x, at) for at in by_trade.get(int(index), ())]
+        # A trade that is held back has one row, about all of it.
+        own_rows = [] if x.held[index] else [_id_row(x, at) for at in by_trade.get(int(index), ())]
         decision, reason, quantity = _remainder(x, int(index))
         if decision:
             own_rows.append(_row(x, int(index), decision, reason, quantity, policy))

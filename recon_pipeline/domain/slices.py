@@ -67,8 +67,6 @@ def build_slices(rows: pd.DataFrame, *, crypto_tokens: frozenset[str]) -> pd.Dat
 
     :param rows: deduplicated LIFECYCLE_ROWS of any status
     :param crypto_tokens: symbol tokens that the exchange calls crypto
-
-    Ordered by the first time of the trade's symbol, then of the trade, then by ids, whatever the order of the rows.
     """
     filled = rows["status"].isin(list(FILLED_STATUSES)).to_numpy(dtype=bool)
     filled = filled & (rows["trade_id"] != "").to_numpy(dtype=bool)
@@ -121,10 +119,8 @@ def build_slices(rows: pd.DataFrame, *, crypto_tokens: frozenset[str]) -> pd.Dat
     hurts = (rank < _RANK[RowDefect.SIDE.value]) | ((rank == _RANK[RowDefect.SIDE.value]) & inferred)
     quantity_defect = any_of(hurts)
     wrong_exit = any_of(says_exit & on_entry_side)
-    token_code, _ = pd.factorize(table["symbol_token"])
-    first_token = token_code[starts]
-    has_token = table["symbol_token"] != ""
-    several = any_of((token_code != first_token[group]) & has_token & has_token[starts][group])
+    token: NDArray[Any] = np.array(_first_text(table["symbol_token"], starts), dtype=object)
+    several = any_of((table["symbol_token"] != token[group]) & (table["symbol_token"] != ""))
 
     worst = np.minimum.reduceat(rank, starts)
     for condition, defect in (
@@ -147,7 +143,6 @@ def build_slices(rows: pd.DataFrame, *, crypto_tokens: frozenset[str]) -> pd.Dat
     newest = np.maximum.reduceat(time, starts)
 
     interesting = (abs(opened) > EPSILON_E9) | (worst < _NONE)
-    token: NDArray[Any] = table["symbol_token"][starts]
     slash = any_of(np.array(["/" in symbol for symbol in table["symbol"]], dtype=bool))
     frame = pd.DataFrame(
         {
@@ -155,7 +150,7 @@ def build_slices(rows: pd.DataFrame, *, crypto_tokens: frozenset[str]) -> pd.Dat
             "user_id": pd.Series(_first_text(table["user_id"], starts), dtype=object),
             "account_id": pd.Series([""] * len(starts), dtype=object),
             "trade_id": pd.Series(table["trade_id"][starts], dtype=object),
-            "symbol": pd.Series(table["symbol"][starts], dtype=object),
+            "symbol": pd.Series(_first_text(table["symbol"], starts), dtype=object),
             "symbol_token": pd.Series(token, dtype=object),
             "entry_side": pd.Series(np.array(["", BUY, SELL], dtype=object)[side], dtype=object),
             "entry_e9": entries,
@@ -163,6 +158,9 @@ def build_slices(rows: pd.DataFrame, *, crypto_tokens: frozenset[str]) -> pd.Dat
             "open_e9": opened,
             "entry_price": pd.Series(
                 _entry_prices(table["price"], quantity, is_entry, starts, interesting), dtype=object
+            ),
+            "highest_exit_price": pd.Series(
+                _highest_prices(table["price"], is_exit, starts, interesting), dtype=object
             ),
             "first_entry_ms": first_entry.astype(np.int64),
             "newest_ms": newest.astype(np.int64),
@@ -174,18 +172,19 @@ def build_slices(rows: pd.DataFrame, *, crypto_tokens: frozenset[str]) -> pd.Dat
         }
     )
     del profiles
-    return frame.iloc[_display_order(frame)].reset_index(drop=True)
+    return frame
 
 
-def _display_order(frame: pd.DataFrame) -> Ints:
-    """By the first time of the symbol, then of the trade, then by trade and profile id."""
+def in_display_order(frame: pd.DataFrame) -> pd.DataFrame:
+    """SLICES by the first time of their symbol, then of the trade, then by ids, whatever the order of the rows."""
     token_code, tokens = pd.factorize(frame["symbol_token"].to_numpy(), sort=True)
     first = frame["first_ms"].to_numpy()
     symbol_first = np.full(len(tokens), np.iinfo(np.int64).max)
     np.minimum.at(symbol_first, token_code, first)
     trade_rank, _ = pd.factorize(frame["trade_id"].to_numpy(), sort=True)
     profile_rank, _ = pd.factorize(frame["profile_id"].to_numpy(), sort=True)
-    return np.lexsort((profile_rank, trade_rank, first, token_code, symbol_first[token_code]))
+    order = np.lexsort((profile_rank, trade_rank, first, token_code, symbol_first[token_code]))
+    return frame.iloc[order].reset_index(drop=True)
 
 
 def _first_text(values: NDArray[Any], starts: Ints) -> list[str]:
@@ -222,4 +221,15 @@ def _entry_prices(
             with exact_arithmetic():
                 paid = sum((price * unit for price, unit in zip(stated, units, strict=True)), Decimal(0))
                 out[index] = (paid / sum(units)).quantize(_VWAP_PLACES)
+    return out
+
+
+def _highest_prices(prices: NDArray[Any], of: Bools, starts: Ints, wanted: Bools) -> list[Any]:
+    """The highest price among the rows ``of`` each wanted group; None where none has a price."""
+    out: list[Decimal | None] = [None] * len(starts)
+    group = np.cumsum(np.bincount(starts, minlength=len(prices))) - 1
+    for row in np.flatnonzero(of & wanted[group]).tolist():
+        price, known = prices[row], out[group[row]]
+        if price is not None and (known is None or price > known):
+            out[group[row]] = price
     return out

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from recon_pipeline.domain.exit_backfill import plan_exit_backfill
-from recon_pipeline.domain.frames import NO_TIME
+from recon_pipeline.domain.frames import EXCHANGE_ORDERS, LIFECYCLE_ROWS, NO_TIME, PROFILES, Schema
 from recon_pipeline.domain.plan import ExitBackfillInputs
 from recon_pipeline.domain.policy import ExitBackfillPolicy
 
@@ -38,6 +38,13 @@ def texts(values: list[str]) -> pd.Series:
     return pd.Series(values, dtype=object)
 
 
+def frame(schema: Schema, size: int, **columns: object) -> pd.DataFrame:
+    """A frame of `schema`; text columns that are not given are empty."""
+    given = {name: texts([value] * size) if isinstance(value, str) else value for name, value in columns.items()}
+    data = {c.name: given.get(c.name, texts([""] * size) if c.type == "text" else None) for c in schema.columns}
+    return pd.DataFrame({name: texts(value) if isinstance(value, list) else value for name, value in data.items()})
+
+
 def build(size: int, mode: str, layout: str) -> tuple[ExitBackfillInputs, ExitBackfillPolicy]:
     """Frames of `size` open trades and as many orders, one for each, that only `mode` can attribute."""
     heuristic = mode in {"qty_unique", "single_open_trade"}
@@ -49,61 +56,54 @@ def build(size: int, mode: str, layout: str) -> tuple[ExitBackfillInputs, ExitBa
     quantity = 1_000_000_000 + (numbers % per_symbol) * 10_000_000
     # An order that is half a unit larger than its trade fits no trade by its quantity.
     executed = quantity + 500_000_000 if mode == "single_open_trade" else quantity
-    shuffled = np.random.default_rng(7).permutation(size)
-    empty = [""] * size
+    exits = [f"bytelyst-p1-{t}-exit" for t in trades] if mode == "client_order_id" else [f"c-{n}" for n in numbers]
     price = np.full(size, Decimal("100.25"), dtype=object)
-    rows = pd.DataFrame(
-        {
-            "profile_id": texts(["p1"] * size),
-            "user_id": texts(["u1"] * size),
-            "order_id": texts([f"entry-{trade}" for trade in trades]),
-            "client_order_id": texts([f"bytelyst-p1-{trade}-entry" for trade in trades]),
-            "trade_id": texts(trades),
-            "symbol": texts(symbols),
-            "symbol_token": texts(symbols),
-            "side": texts(["BUY"] * size),
-            "action": texts(["ENTRY"] * size),
-            "status": texts(["filled"] * size),
-            "qty_e9": quantity,
-            "price": price,
-            "time_ms": START_MS + numbers,
-            "filled_at_ms": np.full(size, NO_TIME, dtype=np.int64),
-            "sub_tag": texts(empty),
-            "defect": texts(empty),
-        }
+    rows = frame(
+        LIFECYCLE_ROWS,
+        size,
+        profile_id="p1",
+        user_id="u1",
+        order_id=[f"entry-{trade}" for trade in trades],
+        client_order_id=[f"bytelyst-p1-{trade}-entry" for trade in trades],
+        trade_id=trades,
+        symbol=symbols,
+        symbol_token=symbols,
+        side="BUY",
+        action="ENTRY",
+        status="filled",
+        qty_e9=quantity,
+        price=price,
+        time_ms=START_MS + numbers,
+        filled_at_ms=np.full(size, NO_TIME, dtype=np.int64),
     )
-    orders = pd.DataFrame(
-        {
-            "account_id": texts(["a1"] * size),
-            "order_id": texts([f"order-{number:07d}" for number in numbers]),
-            "client_order_id": texts(
-                [f"bytelyst-p1-{t}-exit" for t in trades] if mode == "client_order_id" else [f"c-{n}" for n in numbers]
-            ),
-            "trade_id": texts(trades if mode == "trade_id" else empty),
-            "sub_tag": texts([f"bytelyst:p1:{trade}" for trade in trades] if mode == "sub_tag" else empty),
-            "symbol": texts(symbols),
-            "symbol_token": texts(symbols),
-            "crypto": np.zeros(size, dtype=bool),
-            "side": texts(["SELL"] * size),
-            "status": texts(["filled"] * size),
-            "executed_e9": executed,
-            "price": price,
-            "executed_at_ms": START_MS + 3_600_000 + numbers,
-            "defect": texts(empty),
-        }
+    orders = frame(
+        EXCHANGE_ORDERS,
+        size,
+        account_id="a1",
+        order_id=[f"order-{number:07d}" for number in numbers],
+        client_order_id=exits,
+        trade_id=trades if mode == "trade_id" else "",
+        sub_tag=[f"bytelyst:p1:{trade}" for trade in trades] if mode == "sub_tag" else "",
+        symbol=symbols,
+        symbol_token=symbols,
+        crypto=np.zeros(size, dtype=bool),
+        side="SELL",
+        status="filled",
+        executed_e9=executed,
+        price=price,
+        executed_at_ms=START_MS + 3_600_000 + numbers,
     )
-    profiles = pd.DataFrame(
-        {
-            "profile_id": texts(["p1"]),
-            "user_id": texts(["u1"]),
-            "account_id": texts(["a1"]),
-            "selected": [True],
-            "paused": [True],
-            "audit_available": [True],
-            "evidence_defect": texts([""]),
-            "managed_symbols": texts([None]),
-            "batch_id": texts(["RECON-BFILL-benchmark"]),
-        }
+    profiles = frame(
+        PROFILES,
+        1,
+        profile_id="p1",
+        user_id="u1",
+        account_id="a1",
+        selected=[True],
+        paused=[True],
+        audit_available=[True],
+        managed_symbols=[None],
+        batch_id="RECON-BFILL-benchmark",
     )
     policy = ExitBackfillPolicy(
         enabled=True,
@@ -112,6 +112,7 @@ def build(size: int, mode: str, layout: str) -> tuple[ExitBackfillInputs, ExitBa
         dust_rel=Decimal(0),
         lookback_ms=90 * 24 * 3_600_000,
     )
+    shuffled = np.random.default_rng(7).permutation(size)
     inputs = ExitBackfillInputs(
         profiles=profiles,
         lifecycle_rows=rows.iloc[shuffled].reset_index(drop=True),

@@ -10,6 +10,7 @@ import copy
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -127,6 +128,7 @@ def rich_book(rnd: Random, *, strong: bool = False) -> Book:
             rows.append(_row(rnd, trade, f"e{number}-{part}", trade.side, "ENTRY", quantity, trade.last_ms))
     keyed = book["config"].get("RECON_EXIT_BACKFILL_REQUIRE_STRONG_ATTRIBUTION", True)
     orders = [_order(rnd, rnd.choice(trades), n, keyed=keyed) for n in range(rnd.randint(0, 5))]
+    _replace(rnd, orders)
     for order in orders:
         rows.extend(_represent(rnd, order, trades))
     book["lifecycle_rows"] = rows
@@ -233,6 +235,17 @@ def _order(rnd: Random, trade: _Trade, number: int, *, keyed: bool) -> Record:
     elif oddity == 1:
         order["info"] = {"subtag": f"bytelyst:{rnd.choice(('p1', 'p2'))}"}
     return {"order": order, "trade": trade, "quantity": quantity, "at_ms": at_ms, "id": order_id}
+
+
+def _replace(rnd: Random, orders: list[Record]) -> None:
+    """Now and then an order replaces the one before it, often without a key of its own."""
+    for before, after in pairwise(orders):
+        if rnd.randrange(8) == 0:
+            after["order"]["replaces"] = before["id"]
+            before["order"]["replaced_by"] = after["id"]
+            if rnd.randrange(3):
+                for key in ("trade_id", "tradeId", "client_order_id", "clientOrderId", "subtag", "sub_tag"):
+                    after["order"].pop(key, None)
 
 
 def _token(identifier: str) -> str:

@@ -143,10 +143,25 @@ def test_3_no_row_crosses_profile_symbol_side_or_attribution(book: Book, answer:
         for order in listed[row["exchange_order_id"]]:
             assert token(order["symbol"]) == token(row["symbol"])
             assert order["side"].upper() == row["side"]
-            strong = assert_no_key_says_otherwise(order, row["trade_id"])
+            strong = assert_no_key_says_otherwise(with_inherited_keys(order, listed), row["trade_id"])
             assert strong or heuristics, "an unattributed order was used"
             if not strong:
                 assert row["matched_by"] in ("qty_unique", "single_open_trade")
+
+
+def with_inherited_keys(order: dict[str, Any], listed: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """The order's trade id, tag and bot's client id, each from the order it replaced where it has none."""
+    keys, seen = dict(order), {order["id"]}
+    while (before := order.get("replaces")) in listed and before not in seen:
+        seen.add(before)
+        order = listed[before][0]
+        names = ("trade_id", "tradeId", "client_order_id", "clientOrderId", "subtag", "sub_tag", "info")
+        own_client = str(keys.get("client_order_id") or keys.get("clientOrderId") or "")
+        for name in names:
+            is_client = name in ("client_order_id", "clientOrderId")
+            if not keys.get(name) and not (is_client and own_client.lower().startswith("bytelyst-")):
+                keys[name] = order.get(name)
+    return keys
 
 
 def assert_no_key_says_otherwise(order: dict[str, Any], trade_id: str) -> bool:

@@ -128,7 +128,9 @@ def test_open_sales_reduce_what_is_available(raw, place):
 
 def test_a_fill_activity_has_the_measured_keys_and_another_spelling_of_the_time(sim, raw):
     at = int(datetime(2026, 10, 8, 15, 10, 18, tzinfo=UTC).timestamp()) * 1_000_000_000 + 97_464_903
-    fill = HistoricFill(Decimal("0.057436865"), Decimal("271.4"), at, execution_id="2d7be4ff-d1f3-43e9-856a-0f5cf5c5088e")
+    fill = HistoricFill(
+        Decimal("0.057436865"), Decimal("271.4"), at, execution_id="2d7be4ff-d1f3-43e9-856a-0f5cf5c5088e"
+    )
     told = HistoricOrder("AAPL", "buy", Decimal("0.057436865"), at - 9_000_000, (fill,))
     order_id = sim.book.inject("PA1", told)[0].id
     (activity,) = raw.get("/account/activities/FILL", {})

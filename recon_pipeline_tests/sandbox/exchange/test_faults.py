@@ -18,9 +18,7 @@ MARKET = {"symbol": "AAPL", "qty": "1", "side": "buy", "type": "market", "time_i
 def history(sim):
     """Ten filled orders, one a minute."""
     times = [NOON - timedelta(hours=1) + timedelta(minutes=n) for n in range(10)]
-    told = [
-        HistoricOrder("AAPL", "buy", Decimal(1), at, (HistoricFill(Decimal(1), Decimal(100), at),)) for at in times
-    ]
+    told = [HistoricOrder("AAPL", "buy", Decimal(1), at, (HistoricFill(Decimal(1), Decimal(100), at),)) for at in times]
     return [order.id for order in sim.book.inject("PA1", told)]
 
 

@@ -110,7 +110,7 @@ def walk(page_of: Callable[[str | None], list[Any]], size: int) -> list[Any]:
         cursor = page[-1].id
 
 
-@settings(max_examples=40000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(operations)
 def test_activities_explain_every_position_and_every_order(done):
     book, account = opened()
@@ -143,7 +143,7 @@ def test_activities_explain_every_position_and_every_order(done):
             assert account.order(order.replaced_by).replaces == order.id
 
 
-@settings(max_examples=4000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(operations)
 def test_crypto_is_never_sold_short_by_an_order(done):
     book, account = opened()
@@ -153,7 +153,7 @@ def test_crypto_is_never_sold_short_by_an_order(done):
             assert all(holding.qty > 0 for holding in account.holdings() if "/" in holding.symbol)
 
 
-@settings(max_examples=4000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 5), sides, symbols), max_size=40),
     st.integers(1, 7),
@@ -193,7 +193,7 @@ def test_a_walk_by_any_cursor_meets_every_order_exactly_once(told, size, filters
         assert [row.id for row in rows] == (expected if direction == "asc" else expected[::-1])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(operations)
 def test_a_restart_forgets_nothing_and_repeats_no_id(done):
     book, account = opened()
@@ -207,7 +207,7 @@ def test_a_restart_forgets_nothing_and_repeats_no_id(done):
     assert again.ids.new() == book.ids.new()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(operations, st.lists(st.integers(-4000, 4000), min_size=2, max_size=5))
 def test_earlier_moments_only_ever_knew_less(done, seconds):
     book, account = opened()

@@ -32,7 +32,9 @@ def code(error: pytest.ExceptionInfo[APIError]) -> tuple[int, int]:
 
 def test_a_market_order_is_answered_as_pending_and_read_as_filled(client, raw):
     placed = client.submit_order(
-        MarketOrderRequest(symbol="AAPL", qty=2, side=OrderSide.BUY, time_in_force=TimeInForce.DAY, client_order_id="c1")
+        MarketOrderRequest(
+            symbol="AAPL", qty=2, side=OrderSide.BUY, time_in_force=TimeInForce.DAY, client_order_id="c1"
+        )
     )
     assert placed.status is OrderStatus.PENDING_NEW
     read = raw.get("/orders:by_client_order_id", {"client_order_id": "c1"})
@@ -158,7 +160,12 @@ def test_a_replacement_is_a_new_order_in_a_chain(sim, client, raw, place):
     third = str(client.replace_order_by_id(second, ReplaceOrderRequest(limit_price=272)).id)
     one, two, three = (raw.get_order_by_id(order_id) for order_id in (first, second, third))
     assert [order["status"] for order in (one, two, three)] == ["replaced", "replaced", "filled"]
-    assert (one["replaced_by"], two["replaces"], two["replaced_by"], three["replaces"]) == (second, first, third, second)
+    assert (one["replaced_by"], two["replaces"], two["replaced_by"], three["replaces"]) == (
+        second,
+        first,
+        third,
+        second,
+    )
     assert one["filled_qty"] == "1"
     assert one["replaced_at"] is not None
     assert (three["qty"], three["limit_price"], three["filled_qty"]) == ("6", "272", "6")

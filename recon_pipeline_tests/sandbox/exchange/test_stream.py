@@ -105,8 +105,6 @@ def test_frames_are_binary_json_and_strangers_hear_nothing(sim, place):
         socket.send(json.dumps({"action": "listen", "data": {"streams": ["trade_updates", "nonsense"]}}))
         assert json.loads(socket.recv(timeout=5)) == {"stream": "listening", "data": {"streams": ["trade_updates"]}}
         other = sim.book.add_account("PA2")
-        sim.book.submit(
-            other, {"symbol": "AAPL", "qty": "1", "side": "buy", "type": "market", "time_in_force": "day"}
-        )
+        sim.book.submit(other, {"symbol": "AAPL", "qty": "1", "side": "buy", "type": "market", "time_in_force": "day"})
         mine = place()["id"]
         assert json.loads(socket.recv(timeout=5))["data"]["order"]["id"] == mine

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from recon_pipeline.domain.tags import tag_token
 from recon_pipeline.sandbox.exchange.history import HistoricFill, HistoricOrder
@@ -234,13 +235,11 @@ class TradeWriter:
             )
         return order_id
 
-    def exit(self, fills: Sequence[tuple[str, str]], *, hours: float, suffix: str = "exit", **more: str | None) -> str:
+    def exit(self, fills: Sequence[tuple[str, str]], *, hours: float, suffix: str = "exit", **more: Any) -> str:
         """Write an exit order that both sides know."""
         return self.order(self.exit_side, "EXIT", fills, hours=hours, suffix=suffix, **more)
 
-    def lost_exit(
-        self, fills: Sequence[tuple[str, str]], *, hours: float, suffix: str = "exit", **more: str | None
-    ) -> str:
+    def lost_exit(self, fills: Sequence[tuple[str, str]], *, hours: float, suffix: str = "exit", **more: Any) -> str:
         """Write an exit order that only the exchange knows."""
         return self.exit(fills, hours=hours, suffix=suffix, **{"ledger_status": None, **more})
 

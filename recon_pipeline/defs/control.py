@@ -18,7 +18,7 @@ from recon_pipeline.apply import (
 from recon_pipeline.apply.control import TradingState
 from recon_pipeline.defs import catalogue as cat
 from recon_pipeline.defs import remedies
-from recon_pipeline.defs.presentation import RUNBOOK_LINK, Metadata
+from recon_pipeline.defs.presentation import RUNBOOK, Metadata
 from recon_pipeline.defs.resources import Outside
 from recon_pipeline.defs.tables import table
 from recon_pipeline.ledger.batches import BatchState, read_batch
@@ -94,7 +94,7 @@ def _rollback_metadata(result: RollbackResult, *, confirmed: bool) -> Metadata:
         "canceled_rows": len(result.canceled),
         "restored_rows": len(result.restored),
         "rows_that_stay": len(result.refused_rows),
-        "runbook": dg.MetadataValue.md(RUNBOOK_LINK),
+        "runbook": RUNBOOK,
     }
 
 
@@ -243,7 +243,7 @@ def verify_stuck_batch(
         "state": batch["state"],
         "digest": batch["digest"],
         "verification": table((("statement", ""), ("result", ""), ("detail", "")), rows),
-        "runbook": dg.MetadataValue.md(RUNBOOK_LINK),
+        "runbook": RUNBOOK,
     }
     context.add_output_metadata(metadata)
     if batch["state"] != BatchState.PENDING_APPLY.value:

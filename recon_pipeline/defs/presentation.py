@@ -8,7 +8,7 @@ the tables (``tables``) and the checks (``checks``).
 import json
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlencode
 
 import dagster as dg
@@ -25,7 +25,7 @@ from recon_pipeline.exchange.gateway import AccountReading
 
 Metadata: TypeAlias = dict[str, Any]
 
-RUNBOOK_LINK = f"[{cat.RUNBOOK}]({cat.RUNBOOK})"
+RUNBOOK: Final = dg.MetadataValue.path(cat.RUNBOOK)
 
 
 def money(values: Iterable[Decimal | None]) -> float:
@@ -111,7 +111,7 @@ def metadata_of(outcome: Outcome, key: str, *, dashboard_url: str, location: str
 def _common(outcome: Outcome, stage: str) -> Metadata:
     return {
         "snapshot": dg.MetadataValue.path(outcome.snapshots.get(stage, "")),
-        "runbook": dg.MetadataValue.md(RUNBOOK_LINK),
+        "runbook": RUNBOOK,
     }
 
 
@@ -192,8 +192,9 @@ def _plan(outcome: Outcome, plan: ProfilePlan, dashboard_url: str, location: str
     if len(plan.proposals) and not ask.apply:
         config = apply_config(plan.digest, reapply_reverted=ask.reapply_reverted)
         entries |= {
-            "apply_this_plan": dg.MetadataValue.url(
-                launchpad_link(dashboard_url, location, "exit_backfill_apply", config, plan.profile_id)
+            "apply_this_plan": _launchpad(
+                "Open exit_backfill_apply with this profile and this digest filled in",
+                launchpad_link(dashboard_url, location, "exit_backfill_apply", config, plan.profile_id),
             ),
             "apply_config": dg.MetadataValue.md(f"```yaml\n{as_yaml(config)}```"),
         }
@@ -277,8 +278,9 @@ def _applied(outcome: Outcome, plan: ProfilePlan, dashboard_url: str, location: 
             "applied_usd": proposed_usd(plan),
             "already_there_rows": len(result.already_there),
             "books_updated": result.books_updated,
-            "preview_the_rollback": dg.MetadataValue.url(
-                launchpad_link(dashboard_url, location, "exit_backfill_rollback", rollback)
+            "take_it_back": _launchpad(
+                "Open exit_backfill_rollback with this batch filled in (a preview until confirm is true)",
+                launchpad_link(dashboard_url, location, "exit_backfill_rollback", rollback),
             ),
         }
     if result.superseded_batches:
@@ -309,6 +311,10 @@ def _verification(outcome: Outcome) -> Metadata:
         ]
         entries["verification"] = tables.table((("statement", ""), ("result", ""), ("detail", "")), rows)
     return entries
+
+
+def _launchpad(text: str, address: str) -> dg.MetadataValue[str]:
+    return dg.MetadataValue.md(f"[{text}]({address})")
 
 
 def apply_config(digest: str, *, reapply_reverted: bool) -> dict[str, Any]:

@@ -28,7 +28,8 @@ REASONS: Final[dict[str, str]] = {
     Reason.ID_COLLISION: "A backfill row with this id says something else: compare both by hand.",
     Reason.PREVIOUSLY_REVERTED: "A rollback took it back. If it was right after all, launch with reapply_reverted: true.",
     Reason.PENDING_ORDER_BLOCKER: "A pending order of the trade is in the ledger: wait until it is over, or correct its status.",
-    Reason.EXCHANGE_NOT_FLAT: "The exchange still holds this symbol and the ledger does not explain it: find out who opened it.",
+    Reason.EXCHANGE_NOT_FLAT: "The exchange holds the symbol and the ledger does not explain it: the trade is really open, or "
+    "somebody else holds it. Find out which.",
     Reason.DUST_BLOCKED_NOT_FLAT: "The remainder is dust, but the exchange still holds the symbol: find out what it belongs to.",
     Reason.MISSING_EVIDENCE: "No execution proves the rest was closed: the position may be open, or the exit is untagged, "
     "foreign, or older than the look-back. Look at exchange_fill_evidence.",

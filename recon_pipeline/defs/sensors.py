@@ -63,7 +63,8 @@ def profiles_to_partitions(
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Finds batches that were announced (PENDING_APPLY) and have no outcome after RECON_STUCK_BATCH_SECONDS: "
-    "their run ended in between. Launches exit_backfill_stuck_batch once for each, which raises an event and fails. It applies nothing.",
+    "their run ended in between. Launches exit_backfill_stuck_batch once for each, which raises an event and fails. It "
+    "applies nothing.",
 )
 def stuck_batches(outside: dg.ResourceParam[Outside]) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """Alert, once for each batch."""

@@ -20,20 +20,83 @@ from recon_pipeline.sandbox.exchange import (
 from recon_pipeline_tests.sandbox.exchange.conftest import KEYS, NOON
 
 FILL_KEYS = set(
-    "activity_type cum_qty id leaves_qty order_id order_status price qty side symbol transaction_time type".split()
+    [
+        "activity_type",
+        "cum_qty",
+        "id",
+        "leaves_qty",
+        "order_id",
+        "order_status",
+        "price",
+        "qty",
+        "side",
+        "symbol",
+        "transaction_time",
+        "type",
+    ]
 )
 POSITION_KEYS = set(
-    "asset_class asset_id asset_marginable avg_entry_price change_today cost_basis current_price exchange "
-    "lastday_price market_value qty qty_available side symbol unrealized_intraday_pl unrealized_intraday_plpc "
-    "unrealized_pl unrealized_plpc".split()
+    [
+        "asset_class",
+        "asset_id",
+        "asset_marginable",
+        "avg_entry_price",
+        "change_today",
+        "cost_basis",
+        "current_price",
+        "exchange",
+        "lastday_price",
+        "market_value",
+        "qty",
+        "qty_available",
+        "side",
+        "symbol",
+        "unrealized_intraday_pl",
+        "unrealized_intraday_plpc",
+        "unrealized_pl",
+        "unrealized_plpc",
+    ]
 )
 ACCOUNT_KEYS = set(
-    "account_blocked account_number accrued_fees admin_configurations balance_asof buying_power cash created_at "
-    "crypto_status crypto_tier currency effective_buying_power equity id initial_margin intraday_adjustments "
-    "last_equity last_maintenance_margin long_market_value maintenance_margin multiplier non_marginable_buying_power "
-    "options_approved_level options_buying_power options_trading_level pending_reg_taf_fees portfolio_value "
-    "position_market_value regt_buying_power short_market_value shorting_enabled sma status trade_suspended_by_user "
-    "trading_blocked transfers_blocked user_configurations".split()
+    [
+        "account_blocked",
+        "account_number",
+        "accrued_fees",
+        "admin_configurations",
+        "balance_asof",
+        "buying_power",
+        "cash",
+        "created_at",
+        "crypto_status",
+        "crypto_tier",
+        "currency",
+        "effective_buying_power",
+        "equity",
+        "id",
+        "initial_margin",
+        "intraday_adjustments",
+        "last_equity",
+        "last_maintenance_margin",
+        "long_market_value",
+        "maintenance_margin",
+        "multiplier",
+        "non_marginable_buying_power",
+        "options_approved_level",
+        "options_buying_power",
+        "options_trading_level",
+        "pending_reg_taf_fees",
+        "portfolio_value",
+        "position_market_value",
+        "regt_buying_power",
+        "short_market_value",
+        "shorting_enabled",
+        "sma",
+        "status",
+        "trade_suspended_by_user",
+        "trading_blocked",
+        "transfers_blocked",
+        "user_configurations",
+    ]
 )
 
 

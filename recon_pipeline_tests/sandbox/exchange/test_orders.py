@@ -19,10 +19,44 @@ from recon_pipeline.sandbox.exchange import HistoricFill, HistoricOrder
 from recon_pipeline_tests.sandbox.exchange.conftest import NOON
 
 ORDER_KEYS = set(
-    "asset_class asset_id canceled_at client_order_id created_at expired_at expires_at extended_hours failed_at "
-    "filled_at filled_avg_price filled_qty hwm id legs limit_price notional order_class order_type position_intent "
-    "qty replaced_at replaced_by replaces side source status stop_price submitted_at subtag symbol time_in_force "
-    "trail_percent trail_price type updated_at".split()
+    [
+        "asset_class",
+        "asset_id",
+        "canceled_at",
+        "client_order_id",
+        "created_at",
+        "expired_at",
+        "expires_at",
+        "extended_hours",
+        "failed_at",
+        "filled_at",
+        "filled_avg_price",
+        "filled_qty",
+        "hwm",
+        "id",
+        "legs",
+        "limit_price",
+        "notional",
+        "order_class",
+        "order_type",
+        "position_intent",
+        "qty",
+        "replaced_at",
+        "replaced_by",
+        "replaces",
+        "side",
+        "source",
+        "status",
+        "stop_price",
+        "submitted_at",
+        "subtag",
+        "symbol",
+        "time_in_force",
+        "trail_percent",
+        "trail_price",
+        "type",
+        "updated_at",
+    ]
 )
 
 

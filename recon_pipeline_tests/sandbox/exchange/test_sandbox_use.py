@@ -167,11 +167,12 @@ def start(port: int, state: Path) -> subprocess.Popen[str]:
     while True:
         try:
             requests.get(f"http://127.0.0.1:{port}/sim/clock", timeout=1)
-            return process
         except requests.exceptions.ConnectionError:
             assert process.poll() is None, "the exchange ended"
             assert time.monotonic() < deadline, "the exchange did not start"
             time.sleep(0.05)
+        else:
+            return process
 
 
 def test_the_command_serves_survives_a_kill_and_stops_when_told(tmp_path):

@@ -44,7 +44,7 @@ else
 	$(BIN)/python -m pytest $(ARGS)
 endif
 
-# Removes what the targets above made, except the sandbox's data (.recon): `recon up --delete` removes that.
+# Removes what the targets above made, except the sandbox's data (.recon).
 clean:
 	rm -rf .venv .spec .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 

@@ -127,6 +127,8 @@ def running_exchange(
     book = book or ExchangeBook()
     keeper = None if state is None else StateFile(state, book)
     with socket.create_server((host, port)) as listener:
+        # asyncio sets this only on sockets whose protocol is named; without it every longer answer waits for an ACK.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         server, faults, limiter, hub = _server(book, rate_window_seconds, keeper)
         thread = threading.Thread(target=server.run, args=([listener],), name="simulated-exchange", daemon=True)
         thread.start()

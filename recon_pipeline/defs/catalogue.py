@@ -212,7 +212,7 @@ CHECKS: Final = (
     dg.AssetCheckSpec(
         NO_OVER_EXIT,
         asset=SLICES_KEY,
-        description="No trade has left more than it entered.",
+        description="No trade has left more than it entered: no exit is recorded twice and no entry is missing.",
     ),
     dg.AssetCheckSpec(
         TRADING_IS_PAUSED,

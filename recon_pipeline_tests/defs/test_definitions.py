@@ -1,0 +1,152 @@
+"""The definitions load anywhere, and what they hold is what operators were told."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from recon_pipeline.definitions import build_definitions, defs
+from recon_pipeline.defs import catalogue
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def _run(*arguments: str, cwd: Path = CHECKOUT, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with an empty environment: no variable, no home."""
+    variables = {"PATH": os.defpath, **environment}
+    return subprocess.run(arguments, cwd=cwd, env=variables, capture_output=True, text=True, timeout=180, check=False)
+
+
+def test_they_load_in_a_bare_interpreter_without_any_environment_variable_and_open_no_socket():
+    code = (
+        "import socket, json\n"
+        "def refuse(*a, **k): raise AssertionError('a socket was opened')\n"
+        "socket.socket.connect = refuse\n"
+        "from recon_pipeline.definitions import defs\n"
+        "print(json.dumps(sorted(defs.get_repository_def().job_names)))\n"
+    )
+    done = _run(sys.executable, "-c", code, cwd=Path("/"))
+    assert done.returncode == 0, done.stderr
+    assert "exit_backfill_apply" in json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("command", [("dagster", "definitions", "validate"), ("dg", "check", "defs")])
+def test_dagster_and_dg_find_them_on_the_checkout(command: tuple[str, ...], tmp_path: Path):
+    """DAGSTER_HOME is given because the checkout's dagster.yaml names a Postgres, which nothing here has."""
+    program = str(Path(sys.executable).parent / command[0])
+    done = _run(program, *command[1:], DAGSTER_HOME=str(tmp_path), HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr + done.stdout
+
+
+def test_the_assets_their_groups_and_what_they_come_from():
+    assert {
+        spec.key.to_user_string(): (spec.group_name, sorted(dep.asset_key.to_user_string() for dep in spec.deps))
+        for spec in defs.resolve_all_asset_specs()
+    } == {
+        "exchange_orders": ("exchange", []),
+        "exchange_fill_evidence": ("exchange", ["exchange_orders"]),
+        "exchange_positions": ("exchange", []),
+        "lifecycle_rows": ("ledger", []),
+        "open_trade_slices": ("exit_backfill", ["lifecycle_rows"]),
+        "proposed_backfill_rows": (
+            "exit_backfill",
+            ["exchange_fill_evidence", "exchange_positions", "open_trade_slices"],
+        ),
+        "backfill_audit_records": ("exit_backfill", ["proposed_backfill_rows"]),
+        "applied_backfill_rows": ("exit_backfill", ["backfill_audit_records"]),
+    }
+
+
+def test_the_jobs_and_what_they_materialize():
+    repository = defs.get_repository_def()
+    jobs = {name: repository.get_job(name) for name in repository.job_names if not name.startswith("__")}
+    assert {
+        name: sorted(key.to_user_string() for key in job.asset_layer.selected_asset_keys) for name, job in jobs.items()
+    } == {
+        "exit_backfill_dry_run": sorted(catalogue.DRY_RUN_KEYS),
+        "exit_backfill_apply": sorted([*catalogue.DRY_RUN_KEYS, "applied_backfill_rows"]),
+        "exit_backfill_rollback": [],
+        "exit_backfill_stuck_batch": [],
+        "pause_trading": [],
+        "resume_trading": [],
+    }
+    assert [name for name, job in jobs.items() if not job.description] == []
+    assert {job.executor_def.name for job in jobs.values()} == {"in_process"}
+
+
+def test_the_schedules_and_the_sensors_and_what_runs_without_being_started():
+    repository = defs.get_repository_def()
+    assert [(s.name, s.cron_schedule, s.job_name, s.default_status.value) for s in repository.schedule_defs] == [
+        ("exit_backfill_dry_run_every_five_minutes", "*/5 * * * *", "exit_backfill_dry_run", "STOPPED")
+    ]
+    sensors = {
+        s.name: ([target.job_name for target in s.targets], s.default_status.value) for s in repository.sensor_defs
+    }
+    assert sensors == {
+        "profiles_to_partitions": ([], "RUNNING"),
+        "stuck_batches": (["exit_backfill_stuck_batch"], "RUNNING"),
+        "unattended_apply_of_stuck_batches": (["exit_backfill_apply"], "STOPPED"),
+    }
+
+
+def test_nothing_that_runs_by_itself_can_reach_an_apply():
+    """By target: a schedule or sensor that has not been started by a person has no job that holds the applied rows."""
+    repository = defs.get_repository_def()
+    applied = dg.AssetKey(catalogue.APPLIED_KEY)
+    automatic: set[str] = set()
+    for sensor in repository.sensor_defs:
+        if sensor.default_status is dg.DefaultSensorStatus.RUNNING:
+            automatic |= {target.job_name for target in sensor.targets}
+    automatic |= {schedule.job_name for schedule in repository.schedule_defs}
+    assert automatic == {"exit_backfill_stuck_batch", "exit_backfill_dry_run"}
+    for name in automatic:
+        assert applied not in repository.get_job(name).asset_layer.selected_asset_keys
+        assert "roll_back_batch" not in {node.name for node in repository.get_job(name).nodes}
+    assert all(spec.automation_condition is None for spec in defs.resolve_all_asset_specs())
+
+
+@pytest.mark.parametrize("spec", list(catalogue.SPECS), ids=lambda spec: spec.key.to_user_string())
+def test_every_asset_says_what_it_is(spec: dg.AssetSpec):
+    assert len(spec.description) > 80
+    assert list(spec.owners) == ["team:trading-operations"]
+    assert 1 <= len(spec.kinds) <= 3
+    assert spec.partitions_def.name == "profiles"
+    assert spec.skippable
+    schema = spec.metadata["dagster/column_schema"]
+    columns = {column.name: column.description for column in schema.columns}
+    assert all(columns.values())
+    for name, description in columns.items():
+        if name.endswith("_e9"):
+            assert "(1e-9 units of the asset)" in description
+        if name.endswith("_ms"):
+            assert "(ms since 1970, UTC)" in description
+        assert "<" not in description  # it would be rendered as a tag and vanish
+
+
+def test_every_check_is_a_sentence_with_a_description():
+    assert {check.name: check.asset_key.to_user_string() for check in catalogue.CHECKS} == {
+        "evidence_is_complete": "exchange_fill_evidence",
+        "no_fill_is_used_twice": "exchange_fill_evidence",
+        "no_symbol_is_unexpectedly_open": "exchange_positions",
+        "no_trade_is_over_exited": "open_trade_slices",
+        "trading_is_paused": "proposed_backfill_rows",
+        "conservation_holds": "proposed_backfill_rows",
+        "dry_run_left_the_ledger_unchanged": "backfill_audit_records",
+        "planning_again_proposes_nothing": "applied_backfill_rows",
+    }
+    assert all(len(check.description) > 40 for check in catalogue.CHECKS)
+
+
+def test_no_secret_can_be_seen_in_the_launchpad():
+    """The resource has no configuration at all; the keys are read when a run asks."""
+    schema = build_definitions().resolve_job_def("exit_backfill_apply").run_config_schema
+    resources = schema.config_type.fields["resources"].config_type.fields
+    assert set(resources) == {"outside", "io_manager"}
+    fields = getattr(resources["outside"].config_type, "fields", {})
+    assert "KEY" not in json.dumps(sorted(fields)).upper()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from recon_pipeline.domain.policy import ExitBackfillPolicy
-from recon_pipeline.domain.quantities import exact_arithmetic, parse_decimal
+from recon_pipeline.domain.quantities import EXACT, parse_decimal
 from recon_pipeline.domain.terms import PositionGate
 
 PAPER_URL: Final = "https://paper-api.alpaca.markets"
@@ -64,9 +64,7 @@ class _Reader:
         if number is None or number < least or (most is not None and number > most):
             limit = f"of at least {least}" if most is None else f"from {least} to {most}"
             raise SettingError(f"{name} is {value!r}; give a number {limit}")
-        with exact_arithmetic():
-            too_fine = number != number.quantize(_SMALLEST)
-        if too_fine:
+        if number != number.quantize(_SMALLEST, context=EXACT):
             raise SettingError(f"{name} is {value!r}; give at most {_MOST_DECIMALS} decimals")
         return number
 

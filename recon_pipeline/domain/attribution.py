@@ -19,6 +19,8 @@ from recon_pipeline.domain.terms import MatchMethod, NoEvidence
 TradeKey = tuple[str, str]
 """(profile id, trade id)"""
 _ENTRY_ROLE: Final = "entry"
+_FEW_PROFILES: Final = 8
+"""Up to here trying each profile's prefix is faster than trying each dash."""
 _KEYS: Final = ("trade_id", "sub_tag", "client_order_id")
 
 
@@ -52,6 +54,7 @@ class KnownTrades:
     _by_token: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _by_lower: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _by_trade_token: dict[TradeKey, list[str]] = field(default_factory=dict)
+    _prefixes: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, profiles: Iterable[str], trades: Iterable[TradeKey]) -> KnownTrades:
@@ -67,19 +70,28 @@ class KnownTrades:
         for name in names:
             by_token[tag_token(name)] = (*by_token.get(tag_token(name), ()), name)
             by_lower[name.lower()] = (*by_lower.get(name.lower(), ()), name)
-        return cls(names, by_trade, by_token, by_lower)
-
-    def knows(self, profile: str, trade: str) -> bool:
-        """Whether the profile's ledger knows the trade."""
-        return profile in self.by_trade.get(trade, ())
+        prefixes = tuple((f"{CLIENT_PREFIX}{name.lower()}-", name) for name in names)
+        return cls(names, by_trade, by_token, by_lower, {}, prefixes)
 
     def with_token(self, token: str) -> tuple[str, ...]:
         """The profiles that a sub-tag's profile token stands for."""
         return self._by_token.get(token, ())
 
-    def with_lower(self, lowered: str) -> tuple[str, ...]:
-        """The profiles that a client order id's profile part stands for, in any case."""
-        return self._by_lower.get(lowered, ())
+    def named_by(self, client_order_id: str) -> list[tuple[str, str]]:
+        """The profiles that a client order id may name, in any case, each with the rest of the text behind it.
+
+        Ids contain dashes, so more than one profile may fit: all of them are given.
+        """
+        if len(self.profiles) > _FEW_PROFILES:
+            splits = profile_splits(client_order_id)
+            return [(name, rest) for lowered, rest in splits for name in self._by_lower.get(lowered, ())]
+        text = client_order_id.strip()
+        lowered = text.lower()
+        return [
+            (name, text[len(prefix) :])
+            for prefix, name in self._prefixes
+            if len(lowered) > len(prefix) and lowered.startswith(prefix)
+        ]
 
     def tagged(self, profile: str, token: str) -> list[str]:
         """The profile's trades that a sub-tag's trade token stands for."""
@@ -175,14 +187,13 @@ def attribute(
         claimed = False
         entries: set[TradeKey] = set()
         trades: set[TradeKey] = set()
-        for lowered, rest in profile_splits(client_order_id):
-            for profile in known.with_lower(lowered):
-                claimed = True
-                for key in client_readings(rest):
-                    if known.knows(profile, key.trade_id):
-                        trades.add((profile, key.trade_id))
-                        if key.role == _ENTRY_ROLE:
-                            entries.add((profile, key.trade_id))
+        for profile, rest in known.named_by(client_order_id):
+            claimed = True
+            for trade, role in client_readings(rest):
+                if profile in known.by_trade.get(trade, ()):
+                    trades.add((profile, trade))
+                    if role == _ENTRY_ROLE:
+                        entries.add((profile, trade))
         foreign_client = not claimed
         is_entry = bool(entries)
         readings.append(_Reading(MatchMethod.CLIENT_ORDER_ID, frozenset(trades)))

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from recon_pipeline.domain.policy import ExitBackfillPolicy
-from recon_pipeline.domain.quantities import E9, exact_arithmetic, to_e9
+from recon_pipeline.domain.quantities import E9, EXACT, to_e9
 
 _INT64_SAFE = 2**62
 
@@ -51,5 +51,4 @@ def dust_threshold_e9(
 
 def is_affordable(remainder_e9: int, price: Decimal, policy: ExitBackfillPolicy) -> bool:
     """Whether the remainder is worth at most ``dust_max_notional_usd`` at ``price``."""
-    with exact_arithmetic():
-        return bool(price * remainder_e9 <= policy.dust_max_notional_usd * E9)
+    return EXACT.multiply(price, remainder_e9) <= EXACT.multiply(policy.dust_max_notional_usd, E9)

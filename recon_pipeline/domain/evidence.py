@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from recon_pipeline.domain.frames import NO_TIME
 from recon_pipeline.domain.instants import iso_ms
+from recon_pipeline.domain.ordering import sorted_positions
 from recon_pipeline.domain.plan import BACKFILL_PREFIX, DUST_PREFIX, backfill_order_id
 from recon_pipeline.domain.quantities import EPSILON_E9, integer_array
 from recon_pipeline.domain.terms import FILLED_STATUSES, NoEvidence, RowDefect
@@ -28,31 +29,32 @@ def deduplicate_orders(orders: pd.DataFrame) -> pd.DataFrame:
     """
     repeated = orders.duplicated(["order_id"], keep=False).to_numpy(dtype=bool)
     if repeated.any():
-        merged = [_merge(copies) for _, copies in orders[repeated].drop_duplicates().groupby("order_id", sort=True)]
-        orders = pd.concat([orders[~repeated], *merged])
-    rank, _ = pd.factorize(orders["order_id"].to_numpy(), sort=True)
-    rest = [pd.factorize(orders[name].to_numpy(), sort=True)[0] for name in ("symbol", "client_order_id", "side")]
-    order = np.lexsort((*rest, rank, orders["executed_at_ms"].to_numpy()))
+        distinct = orders[repeated].drop_duplicates()
+        differ = distinct.duplicated(["order_id"], keep=False) & (distinct["order_id"] != "")
+        orders = pd.concat([orders[~repeated], distinct[~differ]])
+        if differ.any():
+            orders = pd.concat([orders, _merged(distinct[differ])])
+    texts = [orders[name].to_numpy() for name in ("order_id", "symbol", "client_order_id", "side")]
+    order = sorted_positions([orders["executed_at_ms"].to_numpy()], texts)
     return orders.iloc[order].reset_index(drop=True)
 
 
-def _merge(copies: pd.DataFrame) -> pd.DataFrame:
-    if len(copies) == 1 or copies["order_id"].iloc[0] == "":
-        return copies
-    largest = copies.sort_values(["executed_e9", "executed_at_ms", "status"], ascending=[False, True, True])
-    merged = largest.head(1).copy()
-    conflict = any(copies[name][copies[name] != ""].nunique() > 1 for name in _KEYS)
-    conflict |= copies["price"].dropna().nunique() > 1
-    for name in (*_KEYS, "symbol"):
-        stated = sorted(value for value in copies[name] if value)
-        if stated and not merged[name].iloc[0]:
-            merged[name] = stated[0]
-    if conflict:
-        merged["defect"] = NoEvidence.CONFLICTING_DUPLICATES.value
-    elif copies["defect"].nunique() > 1 and not merged["defect"].iloc[0]:
-        # The same executed quantity once readable and once not: the unreadable one adds nothing.
-        merged["defect"] = ""
-    return merged
+def _merged(copies: pd.DataFrame) -> pd.DataFrame:
+    """One row for each order of which several readings differ."""
+    ordered = copies.sort_values(
+        ["order_id", "executed_e9", "executed_at_ms", "status", "defect"], ascending=[True, False, True, True, True]
+    )
+    groups = ordered.groupby("order_id", sort=True)
+    merged = groups.head(1).set_index("order_id", drop=False)
+    conflict = groups["price"].nunique() > 1
+    for name in _KEYS:
+        stated = ordered[ordered[name] != ""].groupby("order_id", sort=True)[name]
+        conflict |= (stated.nunique() > 1).reindex(conflict.index, fill_value=False)
+        # A key that one reading carries and another lacks is carried.
+        merged[name] = stated.min().reindex(merged.index, fill_value="").astype(object)
+    merged["symbol"] = merged["symbol"].where(merged["symbol"] != "", merged["symbol_token"])
+    merged["defect"] = merged["defect"].where(~conflict, NoEvidence.CONFLICTING_DUPLICATES.value)
+    return merged.reset_index(drop=True)
 
 
 def represented_quantities(
@@ -69,11 +71,11 @@ def represented_quantities(
     """
     represented: list[int] = [0] * len(orders)
     unknown = np.zeros(len(orders), dtype=bool)
-    by_key: dict[str, list[int]] = {}
+    by_key: dict[str, tuple[int, ...]] = {}
     for name in ("order_id", "client_order_id"):
-        for index, key in enumerate(orders[name].to_numpy()):
+        for index, key in enumerate(orders[name].tolist()):
             if key:
-                by_key.setdefault(key, []).append(index)
+                by_key[key] = (*by_key[key], index) if key in by_key else (index,)
     consumed = dict(
         zip(
             consumption["backfill_order_id"],
@@ -84,12 +86,11 @@ def represented_quantities(
     filled = rows["status"].isin(list(FILLED_STATUSES)).to_numpy(dtype=bool)
     bad_quantity = {RowDefect.QUANTITY.value, RowDefect.CONFLICTING_QUANTITIES.value, RowDefect.CONFLICTING_ROWS.value}
     backfills: list[int] = []
-    order_ids, client_ids = rows["order_id"].to_numpy(), rows["client_order_id"].to_numpy()
+    order_ids, client_ids = rows["order_id"].tolist(), rows["client_order_id"].tolist()
     quantities, defects = rows["qty_e9"].to_numpy(), rows["defect"].to_numpy()
     for index in np.flatnonzero(filled).tolist():
         order_id, client_id = order_ids[index], client_ids[index]
-        matches = {*by_key.get(order_id, ()), *by_key.get(client_id, ())}
-        for match in matches:
+        for match in {*by_key.get(order_id, ()), *by_key.get(client_id, ())} if by_key else ():
             if defects[index] in bad_quantity:
                 unknown[match] = True
             represented[match] += int(quantities[index])

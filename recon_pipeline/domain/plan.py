@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
@@ -191,7 +192,7 @@ def proposals_digest(proposals: pd.DataFrame) -> str:
         proposals["reapply"].tolist(),
     ]
     # The backfill id is unique, so it alone decides the order.
-    return _digest(sorted(zip(*columns, strict=True)))
+    return _digest(sorted(zip(*columns, strict=True), key=itemgetter(0)))
 
 
 def _digest(rows: list[tuple[object, ...]]) -> str:

@@ -5,15 +5,15 @@ A float is read as the shortest decimal that names it (what a JSON document said
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from decimal import Decimal, InvalidOperation, localcontext
+from collections.abc import Iterable
+from decimal import Context, Decimal, InvalidOperation
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 E9: Final = 1_000_000_000
+_E9: Final = Decimal(E9)
 EPSILON_E9: Final = 10
 """The open-quantity epsilon, 1e-8, as in the source system."""
 _INT64_SAFE: Final = 2**62
@@ -50,12 +50,8 @@ def parse_decimal(raw: object) -> Decimal | None:
     return value
 
 
-@contextmanager
-def exact_arithmetic() -> Iterator[None]:
-    """Decimal arithmetic with room for every digit that :func:`parse_decimal` lets in."""
-    with localcontext() as context:
-        context.prec = 4 * _MAX_DIGITS
-        yield
+EXACT: Final = Context(prec=4 * _MAX_DIGITS)
+"""Decimal arithmetic with room for every digit that :func:`parse_decimal` lets in."""
 
 
 def to_e9(value: Decimal, *, floor: bool = False) -> int:
@@ -64,12 +60,11 @@ def to_e9(value: Decimal, *, floor: bool = False) -> int:
     Alpaca trades nine decimals. More of them come from bots that computed in floats: ledger quantities are rounded to
     the nearest unit; executed quantities (``floor``) are cut towards zero, so that no plan takes more than was executed.
     """
-    with exact_arithmetic():
-        scaled = value * E9
-        whole = int(scaled)
-        if floor or whole == scaled:
-            return whole
-        return int(scaled.to_integral_value())
+    scaled = EXACT.multiply(value, _E9)
+    whole = int(scaled)
+    if floor or whole == scaled:
+        return whole
+    return int(scaled.to_integral_value(context=EXACT))
 
 
 def from_e9(units: int) -> Decimal:

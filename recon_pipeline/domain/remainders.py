@@ -19,7 +19,7 @@ from recon_pipeline.domain.frames import DECISIONS, NO_TIME
 from recon_pipeline.domain.plan import DUST_PREFIX
 from recon_pipeline.domain.policy import ExitBackfillPolicy
 from recon_pipeline.domain.proposing import Proposals, dust_time
-from recon_pipeline.domain.quantities import EPSILON_E9, decimal_text_e9, exact_arithmetic, integer_array
+from recon_pipeline.domain.quantities import EPSILON_E9, EXACT, decimal_text_e9, integer_array
 from recon_pipeline.domain.terms import Decision, NoEvidence, Reason
 
 Ints = NDArray[np.int64]
@@ -136,8 +136,7 @@ def notional(price: Decimal | None, quantity: int) -> Decimal | None:
         return None
     if not quantity:
         return _NO_MONEY
-    with exact_arithmetic():
-        return (price * quantity).scaleb(-9).normalize()
+    return EXACT.multiply(price, quantity).scaleb(-9, context=EXACT).normalize(context=EXACT)
 
 
 def _row(

@@ -6,7 +6,7 @@ an exit into a short. What does not belong here: exchange evidence and pending o
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any, Final
 
 import numpy as np
@@ -14,7 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from recon_pipeline.domain.frames import NO_TIME, SLICES
-from recon_pipeline.domain.quantities import EPSILON_E9, exact_arithmetic
+from recon_pipeline.domain.ordering import sorted_positions
+from recon_pipeline.domain.quantities import EPSILON_E9, EXACT
 from recon_pipeline.domain.terms import BUY, ENTRY, EXIT, FILLED_STATUSES, SELL, RowDefect
 
 Bools = NDArray[np.bool_]
@@ -177,14 +178,14 @@ def build_slices(rows: pd.DataFrame, *, crypto_tokens: frozenset[str]) -> pd.Dat
 
 def in_display_order(frame: pd.DataFrame) -> pd.DataFrame:
     """SLICES by the first time of their symbol, then of the trade, then by ids, whatever the order of the rows."""
-    token_code, tokens = pd.factorize(frame["symbol_token"].to_numpy(), sort=True)
+    token_code, tokens = pd.factorize(frame["symbol_token"].to_numpy())
     first = frame["first_ms"].to_numpy()
     symbol_first = np.full(len(tokens), np.iinfo(np.int64).max)
     np.minimum.at(symbol_first, token_code, first)
-    trade_rank, _ = pd.factorize(frame["trade_id"].to_numpy(), sort=True)
-    profile_rank, _ = pd.factorize(frame["profile_id"].to_numpy(), sort=True)
-    order = np.lexsort((profile_rank, trade_rank, first, token_code, symbol_first[token_code]))
-    return frame.iloc[order].reset_index(drop=True)
+    token_rank = np.empty(len(tokens), dtype=np.int64)
+    token_rank[sorted_positions([symbol_first], [tokens])] = np.arange(len(tokens))
+    texts = [frame["trade_id"].to_numpy(), frame["profile_id"].to_numpy()]
+    return frame.iloc[sorted_positions([token_rank[token_code], first], texts)].reset_index(drop=True)
 
 
 def _first_text(values: NDArray[Any], starts: Ints) -> list[str]:
@@ -218,7 +219,7 @@ def _entry_prices(
             continue
         units: list[int] = quantity[at].tolist()
         if any(units):
-            with exact_arithmetic():
+            with localcontext(EXACT):
                 paid = sum((price * unit for price, unit in zip(stated, units, strict=True)), Decimal(0))
                 out[index] = (paid / sum(units)).quantize(_VWAP_PLACES)
     return out

@@ -8,26 +8,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 CLIENT_PREFIX: Final = "bytelyst-"
 TAG_PREFIX: Final = "bytelyst"
 _NOT_TOKEN: Final = re.compile(r"[^a-z0-9]+")
-_MARKER: Final = re.compile(r"-(entry|exit)(?:-\d+)?$", re.IGNORECASE)
-_TOKEN: Final = re.compile(r"[a-z0-9]+")
+_ROLES: Final = frozenset({"entry", "exit"})
 _TAG_PARTS: Final = (2, 3)
 
 
 @lru_cache(maxsize=262_144)
 def tag_token(identifier: str) -> str:
     """The token that stands for a profile or trade id in a sub-tag."""
-    return _NOT_TOKEN.sub("", identifier.lower())
+    lowered = identifier.lower()
+    return lowered if lowered.isascii() and lowered.isalnum() else _NOT_TOKEN.sub("", lowered)
 
 
-@dataclass(frozen=True, slots=True)
-class SubTag:
+class SubTag(NamedTuple):
     """A well-formed sub-tag: the profile token and, where given, the trade token."""
 
     profile_token: str
@@ -39,13 +37,12 @@ def parse_sub_tag(raw: str) -> SubTag | None:
     parts = raw.strip().lower().split(":")
     if parts[0] != TAG_PREFIX or len(parts) not in _TAG_PARTS:
         return None
-    if not all(_TOKEN.fullmatch(part) for part in parts[1:]):
+    if not all(part.isascii() and part.isalnum() for part in parts[1:]):
         return None
     return SubTag(parts[1], parts[2] if len(parts) == _TAG_PARTS[1] else "")
 
 
-@dataclass(frozen=True, slots=True)
-class ClientKey:
+class ClientKey(NamedTuple):
     """One way to read a client order id's text behind the profile: the trade it names, and as what."""
 
     trade_id: str
@@ -57,10 +54,12 @@ def client_readings(suffix: str) -> tuple[ClientKey, ...]:
     suffix = suffix.strip()
     if not suffix:
         return ()
-    match = _MARKER.search(suffix)
-    if not match or not suffix[: match.start()].strip():
-        return (ClientKey(suffix, ""),)
-    return (ClientKey(suffix[: match.start()].strip(), match.group(1).lower()), ClientKey(suffix, ""))
+    plain = ClientKey(suffix, "")
+    trade, _, role = suffix.rpartition("-")
+    if role.isascii() and role.isdigit():
+        trade, _, role = trade.rpartition("-")
+    role, trade = role.lower(), trade.strip()
+    return (ClientKey(trade, role), plain) if trade and role in _ROLES else (plain,)
 
 
 def profile_splits(client_order_id: str) -> Iterator[tuple[str, str]]:

@@ -2,8 +2,10 @@
 
 Each case is a process of its own that builds frames of N open trades and N exchange orders that close them, calls
 ``plan_exit_backfill`` and reports the best of its runs and its peak resident memory, interpreter, pandas and the frames
-included. Every order is unrecorded and every trade ends covered, which the case checks: a plan that gives up early would be
-fast too. Layouts: all trades on one symbol, or ten per symbol ("spread"; one per symbol for single_open_trade).
+included. Every order is unrecorded and every trade ends covered, which the case checks: a plan that gives up early would
+be fast too. Two more modes are not about attribution: ``parity`` (by trade id; every symbol still holds its last trade,
+so that the gate has to add up) and ``unproven`` (no order has a key, every trade is a NO_GO). Layouts: all trades on one
+symbol, or ten per symbol ("spread"; one per symbol for single_open_trade).
 
     python -m benchmarks --max 100000 --modes trade_id,qty_unique
 """
@@ -22,12 +24,12 @@ import numpy as np
 import pandas as pd
 
 from recon_pipeline.domain.exit_backfill import plan_exit_backfill
-from recon_pipeline.domain.frames import EXCHANGE_ORDERS, LIFECYCLE_ROWS, NO_TIME, PROFILES, Schema
+from recon_pipeline.domain.frames import EXCHANGE_ORDERS, LIFECYCLE_ROWS, NO_TIME, POSITIONS, PROFILES, Schema
 from recon_pipeline.domain.plan import ExitBackfillInputs
 from recon_pipeline.domain.policy import ExitBackfillPolicy
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
-MODES = ("trade_id", "sub_tag", "client_order_id", "qty_unique", "single_open_trade")
+MODES = ("trade_id", "sub_tag", "client_order_id", "qty_unique", "single_open_trade", "parity", "unproven")
 LAYOUTS = ("one symbol", "spread")
 START_MS = 1_772_445_600_000
 TARGET_SECONDS, TARGET_SIZE, TARGET_RATIO = 0.3, 10_000, 13.0
@@ -82,7 +84,7 @@ def build(size: int, mode: str, layout: str) -> tuple[ExitBackfillInputs, ExitBa
         account_id="a1",
         order_id=[f"order-{number:07d}" for number in numbers],
         client_order_id=exits,
-        trade_id=trades if mode == "trade_id" else "",
+        trade_id=trades if mode in {"trade_id", "parity"} else "",
         sub_tag=[f"bytelyst:p1:{trade}" for trade in trades] if mode == "sub_tag" else "",
         symbol=symbols,
         symbol_token=symbols,
@@ -112,11 +114,21 @@ def build(size: int, mode: str, layout: str) -> tuple[ExitBackfillInputs, ExitBa
         dust_rel=Decimal(0),
         lookback_ms=90 * 24 * 3_600_000,
     )
+    positions = POSITIONS.empty()
+    if mode == "parity":
+        last = numbers % per_symbol == per_symbol - 1
+        orders = orders[~last]
+        held = [symbol for symbol, is_last in zip(symbols, last, strict=True) if is_last]
+        known = np.ones(len(held), dtype=bool)
+        positions = frame(
+            POSITIONS, len(held), account_id="a1", symbol=held, symbol_token=held, qty_e9=quantity[last], known=known
+        )
     shuffled = np.random.default_rng(7).permutation(size)
     inputs = ExitBackfillInputs(
         profiles=profiles,
         lifecycle_rows=rows.iloc[shuffled].reset_index(drop=True),
-        exchange_orders=orders.iloc[shuffled[::-1]].reset_index(drop=True),
+        exchange_orders=orders.iloc[np.random.default_rng(8).permutation(len(orders))].reset_index(drop=True),
+        positions=positions,
     )
     return inputs, policy
 
@@ -131,9 +143,14 @@ def case(size: int, mode: str, layout: str) -> dict[str, object]:
         plan = plan_exit_backfill(inputs, policy, now_ms=START_MS + 7_200_000)
         cpu.append(time.process_time() - worked)
         wall.append(time.perf_counter() - started)
-        methods = set(plan.proposals["matched_by"])
-        if len(plan.proposals) != size or methods != {mode} or len(plan.decisions):
-            raise SystemExit(f"{mode}, {layout}, {size}: not the expected plan: {len(plan.proposals)} by {methods}")
+        closed, refused = len(plan.proposals), len(plan.decisions)
+        methods = set(plan.proposals["matched_by"]) or {"unproven"}
+        open_symbols = len(inputs.positions)
+        expected = (0, size) if mode == "unproven" else (size - open_symbols, open_symbols)
+        if (closed, refused) != expected or methods != {"trade_id" if mode == "parity" else mode}:
+            raise SystemExit(
+                f"{mode}, {layout}, {size}: not the expected plan: {closed} rows, {refused} refusals, {methods}"
+            )
     return {"wall": min(wall), "cpu": min(cpu), "peak_mb": peak_mb(), "plan_mb": peak_mb() - frames_mb}
 
 

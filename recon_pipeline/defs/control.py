@@ -4,6 +4,9 @@ Dagster concept: jobs of one op each. What they did is an observation of ``appli
 that it stands in the history of what was written. Not here: how any of it is done (``apply``).
 """
 
+from collections.abc import Iterator
+from typing import TypeAlias
+
 import dagster as dg
 from pydantic import Field
 
@@ -26,6 +29,8 @@ from recon_pipeline.ledger.database import READER, connect
 from recon_pipeline.ledger.events import insert_events
 from recon_pipeline.ledger.reads import ALL_TRADING
 
+Event: TypeAlias = dg.AssetObservation | dg.Output[None]
+
 _DONE = {RollbackState.PREVIEW, RollbackState.REVERTED}
 
 
@@ -36,8 +41,10 @@ class RollbackConfig(dg.Config):
     confirm: bool = Field(default=False, description="false: show what would be taken back. true: take it back.")
 
 
-@dg.op(description="Take an applied batch back, or show what that would do.")
-def roll_back_batch(context: dg.OpExecutionContext, config: RollbackConfig, outside: dg.ResourceParam[Outside]) -> None:
+@dg.op(out=dg.Out(dg.Nothing), description="Take an applied batch back, or show what that would do.")
+def roll_back_batch(
+    context: dg.OpExecutionContext, config: RollbackConfig, outside: dg.ResourceParam[Outside]
+) -> Iterator[Event]:
     """Preview or carry out a rollback."""
     settings, batch_id = outside.settings(), config.batch_id.strip()
     if not batch_id:
@@ -55,18 +62,16 @@ def roll_back_batch(context: dg.OpExecutionContext, config: RollbackConfig, outs
         result = preview_rollback(settings.database_url, batch_id)
     metadata = _rollback_metadata(result, confirmed=config.confirm)
     if result.profile_id:
-        context.log_event(
-            dg.AssetObservation(
-                dg.AssetKey(cat.APPLIED_KEY),
-                partition=result.profile_id,
-                description=str(metadata["outcome"]),
-                metadata=metadata,
-            )
+        yield dg.AssetObservation(
+            dg.AssetKey(cat.APPLIED_KEY),
+            partition=result.profile_id,
+            description=str(metadata["outcome"]),
+            metadata=metadata,
         )
-    context.add_output_metadata(metadata)
     context.log.info(str(metadata["outcome"]))
     if result.state not in _DONE:
         raise dg.Failure(str(metadata["outcome"]), metadata=metadata, allow_retries=False)
+    yield dg.Output(None)
 
 
 def _rollback_metadata(result: RollbackResult, *, confirmed: bool) -> Metadata:
@@ -224,11 +229,12 @@ class StuckBatchConfig(dg.Config):
 
 
 @dg.op(
-    description="Look at a batch in PENDING_APPLY: say what it left, raise an event, and fail as long as it is stuck."
+    out=dg.Out(dg.Nothing),
+    description="Look at a batch in PENDING_APPLY: say what it left, raise an event, and fail as long as it is stuck.",
 )
 def verify_stuck_batch(
     context: dg.OpExecutionContext, config: StuckBatchConfig, outside: dg.ResourceParam[Outside]
-) -> None:
+) -> Iterator[Event]:
     """Verify and alert."""
     settings = outside.settings()
     with connect(settings.database_url, READER, "recon stuck batch") as connection:
@@ -245,9 +251,9 @@ def verify_stuck_batch(
         "verification": table((("statement", ""), ("result", ""), ("detail", "")), rows),
         "runbook": RUNBOOK,
     }
-    context.add_output_metadata(metadata)
     if batch["state"] != BatchState.PENDING_APPLY.value:
         context.log.info("batch %s is %s by now", batch["batch_id"], batch["state"])
+        yield dg.Output(None, metadata=metadata)
         return
     what = (
         f"Batch {batch['batch_id']} of profile {batch['profile_id']} was announced and has no outcome: its run ended in between. "
@@ -268,10 +274,8 @@ def verify_stuck_batch(
                 }
             ],
         )
-    context.log_event(
-        dg.AssetObservation(
-            dg.AssetKey(cat.APPLIED_KEY), partition=batch["profile_id"], description=what, metadata=metadata
-        )
+    yield dg.AssetObservation(
+        dg.AssetKey(cat.APPLIED_KEY), partition=batch["profile_id"], description=what, metadata=metadata
     )
     raise dg.Failure(what, metadata=metadata, allow_retries=False)
 

@@ -6,8 +6,8 @@ and names the profiles that did. Whether a run applies is decided by its selecti
 ``applied_backfill_rows`` does. Not here: what an asset is (``catalogue``) and how an outcome looks (``presentation``).
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, TypeAlias
 
 import dagster as dg
 from pydantic import Field
@@ -18,6 +18,8 @@ from recon_pipeline.defs.checks import Verdict, judge
 from recon_pipeline.defs.resources import Outside
 from recon_pipeline.defs.shard_run import Ask, Outcome, Step, run_shard
 from recon_pipeline.defs.tables import table
+
+Event: TypeAlias = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.AssetCheckResult
 
 LOCATION: Final = "recon_pipeline"
 TRIGGER_TAG: Final = "recon/trigger"
@@ -82,14 +84,14 @@ def _refuse(message: str) -> dg.Failure:
 )
 def exit_backfill(
     context: dg.AssetExecutionContext, config: ExitBackfillConfig, outside: dg.ResourceParam[Outside]
-) -> Iterable[dg.AssetCheckResult]:
+) -> Iterator[Event]:
     """Read the exchange and the ledger, plan, and record the plan (dry run) or apply it (apply)."""
     if not (context.has_partition_key or context.has_partition_key_range):
         raise _refuse("Choose a partition: one profile, or a range of profiles.")
     ask = _ask(context, config)
     report = _Report(context, outside)
     for outcome in run_shard(outside, ask):
-        report.log(outcome)
+        yield from report.events(outcome)
     yield from report.checks()
     report.finish()
 
@@ -126,13 +128,16 @@ class _Report:
         self._location = origin.location_name if origin is not None else LOCATION
         self._last: dict[str, Outcome] = {}
 
-    def log(self, outcome: Outcome) -> None:
-        """Log what is new of a profile."""
+    def events(self, outcome: Outcome) -> Iterator[Event]:
+        """Yield what is new of a profile.
+
+        Yielded, never ``context.log_event``: what is logged is kept back until the next yield, and lost if the step fails.
+        """
         self._last[outcome.profile_id] = outcome
         if outcome.step is Step.PLANNED:
             for key in cat.DRY_RUN_KEYS:
                 if key != cat.AUDIT_KEY and key in self._selected:
-                    self._materialized(outcome, key)
+                    yield self._materialization(outcome, key)
             self._context.log.info("%s: %s", outcome.profile_id, presentation.summary(outcome))
             return
         if outcome.failure is not None:
@@ -141,20 +146,18 @@ class _Report:
             return
         wrote_audit = outcome.recorded is not None and outcome.recorded.batch_recorded
         if (cat.AUDIT_KEY in self._selected and outcome.failure is None) or wrote_audit:
-            self._materialized(outcome, cat.AUDIT_KEY)
+            yield self._materialization(outcome, cat.AUDIT_KEY)
         if cat.APPLIED_KEY in self._selected and outcome.failure is None:
-            self._materialized(outcome, cat.APPLIED_KEY)
+            yield self._materialization(outcome, cat.APPLIED_KEY)
 
-    def _materialized(self, outcome: Outcome, key: str) -> None:
+    def _materialization(self, outcome: Outcome, key: str) -> dg.AssetMaterialization:
         metadata = presentation.metadata_of(outcome, key, dashboard_url=self._dashboard, location=self._location)
-        self._context.log_event(
-            dg.AssetMaterialization(dg.AssetKey(key), partition=outcome.profile_id, metadata=metadata)
-        )
+        return dg.AssetMaterialization(dg.AssetKey(key), partition=outcome.profile_id, metadata=metadata)
 
-    def checks(self) -> Iterable[dg.AssetCheckResult]:
-        """Log every selected check of every profile, then yield it for the run as a whole.
+    def checks(self) -> Iterator[Event]:
+        """Yield every selected check of every profile, then for the run as a whole.
 
-        What does not hold is logged last: the UI shows the newest evaluation as the state of the check.
+        What does not hold comes last: the UI shows the newest evaluation as the state of the check.
         """
         for check in sorted(self._context.selected_asset_check_keys, key=lambda key: key.name):
             verdicts = [(profile, judge(check.name, outcome)) for profile, outcome in self._last.items()]
@@ -163,7 +166,7 @@ class _Report:
                 key=lambda pair: not pair[1].passed,
             )
             for profile, verdict in known:
-                self._context.log_event(_evaluation(check, profile, verdict))
+                yield _evaluation(check, profile, verdict)
             if known:
                 yield _of_all(check, known)
 

@@ -37,17 +37,9 @@ def failure(result: dg.ExecuteInProcessResult) -> str:
 
 def statuses(world: World, asset: str) -> dict[str, str]:
     """The status of each partition of an asset, as the UI shows it."""
-    from dagster._core.storage.partition_status_cache import get_and_update_asset_status_cache_value
-
-    cached = get_and_update_asset_status_cache_value(
-        world.instance, dg.AssetKey(asset), catalogue.profiles_partitions, dynamic_partitions_store=world.instance
-    )
-    done = set(cached.deserialize_materialized_partition_subsets(catalogue.profiles_partitions).get_partition_keys())
-    failed = set(cached.deserialize_failed_partition_subsets(catalogue.profiles_partitions).get_partition_keys())
-    return {
-        profile: "FAILED" if profile in failed else "MATERIALIZED" if profile in done else "MISSING"
-        for profile in world.profiles
-    }
+    found = world.instance.get_status_by_partition(dg.AssetKey(asset), world.profiles, catalogue.profiles_partitions)
+    known = found or {}  # nothing at all is known of an asset that was never planned
+    return {profile: status.value if (status := known.get(profile)) else "MISSING" for profile in world.profiles}
 
 
 def test_a_dry_run_proposes_with_evidence_and_writes_nothing_but_audit_rows(world: World):
@@ -264,6 +256,31 @@ def test_one_unreadable_account_of_three_fails_its_profiles_and_no_other(world: 
     assert not evidence.passed
     assert evidence.metadata["profiles_failing"].value == 5
     assert "wrong" not in json.dumps([event.message or "" for event in result.all_events])
+
+
+def test_what_is_done_stays_reported_where_a_run_without_checks_fails(world: World):
+    """A scheduled run selects no check; its failure must not take the other profiles' events with it."""
+    world.pause()
+    for name in [name for name in world.environment if name.startswith("RECON_ACCOUNT_T_MIXED")]:
+        del world.environment[name]
+    job = dg.materialize(
+        list(world.definitions.assets),
+        instance=world.instance,
+        resources=dict(world.definitions.resources),
+        selection=dg.AssetSelection.assets(PLAN).without_checks(),
+        tags={
+            "dagster/asset_partition_range_start": world.profiles[0],
+            "dagster/asset_partition_range_end": world.profiles[-1],
+            "recon/trigger": "schedule",
+        },
+        raise_on_error=False,
+    )
+    assert not job.success
+    assert job.get_asset_check_evaluations() == []
+    unreadable = {profile.profile_id for profile in world.book.profiles if profile.account_id == "t-mixed"}
+    found = statuses(world, PLAN)
+    assert {profile for profile in found if found[profile] == "FAILED"} == unreadable
+    assert {profile for profile in found if found[profile] == "MATERIALIZED"} == set(world.profiles) - unreadable
 
 
 def test_an_account_without_keys_names_the_variables(world: World):

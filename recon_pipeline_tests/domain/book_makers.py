@@ -407,7 +407,7 @@ def plain_book(rnd: Random) -> Book:
     number = 0
     for index, trade_id in enumerate(rnd.sample(("t1", "t2", "a7", "b-9", "K3"), rnd.randint(1, 5))):
         trade = _Trade("p1", trade_id, rnd.choice(SYMBOLS), rnd.choice(("buy", "sell")))
-        first_ms = START_MS + rnd.randrange(60_000)
+        first_ms = START_MS + rnd.randrange(7_500) * 8 + index  # no two trades begin together
         trade.last_ms = first_ms
         for part in range(rnd.randint(1, 3)):
             quantity = _eight_places(rnd)

@@ -10,8 +10,8 @@ give something else (``scenarios/``), which shows that the difference is real an
 
 Binary floats of the source are Decimals here, so books stay within eight decimals, where both agree.
 
-The generator of equal books stays inside these borders, each of them a deliberate difference with the number it has in
-``docs/deviations.md``:
+The generator of equal books stays inside these borders, each of them a deliberate difference; the numbers are those of
+the scenarios ``defect_<number>_...`` that ``docs/deviations.md`` names:
 
 * every execution is unrepresented in the ledger (1, 6), and no backfill id exists yet (12, 13);
 * positions are known and flat, or the position gate is ``evidence`` (2), and positions are not negative (24);
@@ -21,7 +21,8 @@ The generator of equal books stays inside these borders, each of them a delibera
   of filled or partially filled, one listing only (5, 8, 9, 10, 20, 22), and are within the look-back (28);
 * the executions of a trade without the oldest one sum to less than its open quantity (17);
 * attribution is strong, by one key, unambiguous, never by an ``-entry`` or a numbered ``-exit-2`` client id (19, 24);
-* rows name side, action and time, ``qty`` and ``quantity`` agree, exits follow entries (20, 21);
+* rows name side, action and time, ``qty`` and ``quantity`` agree, exits follow entries (20, 21), and no two trades begin
+  in the same millisecond (the source leaves ties to the order of its input, the engine to nothing but the content);
 * dust has an execution, is worth less than the money cap, and the crypto fee allowance is off (7, 23);
 * pending rows name their trade (29), settings are numbers.
 """

@@ -17,9 +17,7 @@ NAMED = [name for row in ROWS for name in re.findall(r"`((?:defect|medium|rule|s
 def test_every_row_names_a_scenario() -> None:
     assert ROWS
     for row in ROWS:
-        assert re.search(
-            r"`(?:defect|medium|rule|settled)_\w+` *\|?$|`(?:defect|medium|rule|settled)_\w+`", row.split("|")[4]
-        )
+        assert re.search(r"`(defect|medium|rule|settled)_\w+`", row.split("|")[4]), row
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMED)))

@@ -180,6 +180,16 @@ def test_what_the_ledger_represents_of_an_order(rows: list[dict[str, Any]], unit
     assert represented([order(client_order_id="c1")], rows) == [units * E9]
 
 
+@pytest.mark.parametrize(
+    "changes", [{"qty": None}, {"qty": "what"}, {"quantity": "5"}, {"status": "partially_filled", "filled_qty": "9"}]
+)
+def test_a_recorded_row_whose_quantity_is_not_known_leaves_nothing_known_of_its_order(changes: dict[str, Any]) -> None:
+    listed = deduplicate_orders(exchange_orders_frame([order()], account_id="a1"))
+    for order_id in ("x1", BOOKED):
+        ledger = lifecycle_rows_frame([exit_(order_id=order_id, **changes)], profile_id="p1")
+        assert represented_quantities(listed, ledger, CONSUMPTION.empty())[1].tolist() == [True]
+
+
 @pytest.mark.parametrize("shift", [-1, 1, 10 * MINUTE, -10 * MINUTE])
 def test_a_backfill_row_represents_its_order_whatever_time_the_order_has_now(shift: int) -> None:
     assert represented([order(filled_at=START_MS + MINUTE + shift)], [exit_(order_id=BOOKED)]) == [4 * E9]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from recon_pipeline.exchange.credentials import AccountCredentials
 from recon_pipeline.exchange.gateway import AccountReading, ExchangeReader
+from recon_pipeline.exchange.rate_budget import RateBudgets
 from recon_pipeline.ledger.evidence_store import EvidenceStore
 from recon_pipeline.ledger.reads import PauseState, PostgresLedger
 from recon_pipeline.settings import SettingError, Settings, read_settings
@@ -35,6 +36,8 @@ class Outside:
     ) -> None:
         self._environment = environment
         self._clock = clock
+        self._lock = threading.Lock()
+        self._budgets: RateBudgets | None = None
 
     def settings(self) -> Settings:
         """Read the settings.
@@ -58,7 +61,10 @@ class Outside:
 
     def exchange(self, settings: Settings, account_ids: Iterable[str], store: EvidenceStore) -> ExchangeReader:
         """Return a reader of the accounts, each with its own keys."""
-        return KeyedReader(settings, account_ids, store)
+        with self._lock:
+            # One budget per account and process: the reading after an apply counts with the one before it.
+            budgets = self._budgets = self._budgets or RateBudgets(per_minute=settings.rate_per_minute)
+        return KeyedReader(settings, account_ids, store, budgets)
 
 
 class AttentiveLedger(PostgresLedger):
@@ -78,8 +84,11 @@ class AttentiveLedger(PostgresLedger):
 class KeyedReader:
     """Reads accounts over Alpaca. An account without keys is a failed reading that names the missing variables."""
 
-    def __init__(self, settings: Settings, account_ids: Iterable[str], store: EvidenceStore) -> None:
+    def __init__(
+        self, settings: Settings, account_ids: Iterable[str], store: EvidenceStore, budgets: RateBudgets
+    ) -> None:
         self._settings = settings
+        self._budgets = budgets
         self._account_ids = sorted(set(account_ids))
         self._store = store
         self._lock = threading.Lock()
@@ -97,7 +106,6 @@ class KeyedReader:
     def _connect(self) -> ExchangeReader:
         from recon_pipeline.exchange.alpaca import ClientLimits
         from recon_pipeline.exchange.evidence import ReadingPolicy
-        from recon_pipeline.exchange.rate_budget import RateBudgets
         from recon_pipeline.exchange.reader import AlpacaReader
 
         settings = self._settings
@@ -117,5 +125,5 @@ class KeyedReader:
                 max_order_pages=settings.evidence_max_pages,
             ),
             limits=ClientLimits(read_seconds=settings.request_timeout_seconds),
-            budgets=RateBudgets(per_minute=settings.rate_per_minute),
+            budgets=self._budgets,
         )

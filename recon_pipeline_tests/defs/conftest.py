@@ -131,8 +131,8 @@ def plain(value: Any) -> Any:
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """A real instance of this test's own, in files."""
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as made:
+    """A real instance of this test's own: the storage is SQLite's, in memory."""
+    with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as made:
         yield made
 
 

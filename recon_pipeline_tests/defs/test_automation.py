@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -13,6 +15,13 @@ from recon_pipeline.defs.sensors import profiles_to_partitions, stuck_batches, u
 from recon_pipeline_tests.defs.conftest import World
 
 TICK = datetime(2026, 11, 20, 12, 5, tzinfo=UTC)
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """A tick is evaluated from the reference to an instance, which only one that keeps files has."""
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as made:
+        yield made
 
 
 def outside(world: World) -> dict[str, object]:

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
+from recon_pipeline.defs.catalogue import DRY_RUN_KEYS
 from recon_pipeline.ledger.database import connect
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -297,3 +299,56 @@ def test_an_operator_reads_why_a_trade_is_left_alone(page: Page, sandbox: Sandbo
     assert value(page, "proposed_rows") == "0"
     expect(page.get_by_role("cell", name="NO_GO").first).to_be_visible()
     show(page, "13_left_alone", height=1500)
+
+
+def graphql(sandbox: Sandbox, query: str, **variables: object) -> dict[str, Any]:
+    request = urllib.request.Request(
+        f"{sandbox.url}/graphql",
+        data=json.dumps({"query": query, "variables": variables}).encode(),
+        headers={"content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        found: dict[str, Any] = json.load(answer)["data"]
+        return found
+
+
+def test_a_backfill_from_the_ui_is_one_run_for_all_its_profiles(sandbox: Sandbox) -> None:
+    """What 'Materialize' with several partitions launches: the server decides how many runs it becomes."""
+    profiles = ["dev-aapl-momentum", "dev-amd-hold", "dev-amzn-returned"]
+    launched = graphql(
+        sandbox,
+        "mutation($p: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $p) { __typename"
+        " ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }",
+        p={
+            "assetSelection": [{"path": [key]} for key in DRY_RUN_KEYS],
+            "partitionNames": profiles,
+            "title": "three profiles",
+        },
+    )["launchPartitionBackfill"]
+    assert launched["__typename"] == "LaunchBackfillSuccess", launched
+    deadline = time.monotonic() + 240
+    while True:
+        backfill = graphql(
+            sandbox,
+            "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill {"
+            " status runs { status tags { key value } } } } }",
+            id=launched["backfillId"],
+        )["partitionBackfillOrError"]
+        if backfill["status"].startswith("COMPLETED"):
+            break
+        assert time.monotonic() < deadline, backfill
+        time.sleep(1)
+    assert backfill["status"] == "COMPLETED_SUCCESS"
+    [run] = backfill["runs"]
+    tags = {tag["key"]: tag["value"] for tag in run["tags"]}
+    assert (tags["dagster/asset_partition_range_start"], tags["dagster/asset_partition_range_end"]) == (
+        profiles[0],
+        profiles[-1],
+    )
+    statuses = graphql(
+        sandbox,
+        '{ assetNodes(assetKeys: [{path: ["proposed_backfill_rows"]}]) { assetPartitionStatuses {'
+        " ... on DefaultPartitionStatuses { materializedPartitions failedPartitions } } } }",
+    )["assetNodes"][0]["assetPartitionStatuses"]
+    assert set(profiles) <= set(statuses["materializedPartitions"])
+    assert statuses["failedPartitions"] == []

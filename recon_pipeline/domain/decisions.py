@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from recon_pipeline.domain.account_state import AccountState, Allocated, Outcome
 from recon_pipeline.domain.allocation import sum_by
 from recon_pipeline.domain.dust import fee_allowance_e9, is_affordable
-from recon_pipeline.domain.frames import EVIDENCE, TRADES
+from recon_pipeline.domain.frames import EVIDENCE, TRADES, frame_of
 from recon_pipeline.domain.policy import ExitBackfillPolicy
 from recon_pipeline.domain.proposing import ExistingIds, Proposals, cite, joined, proposal_frame, propose_dust
 from recon_pipeline.domain.quantities import EPSILON_E9, to_e9
@@ -115,7 +115,8 @@ def decide(
         ),
         policy,
     )
-    trades = pd.DataFrame(
+    trades = frame_of(
+        TRADES,
         {
             "profile_id": slices["profile_id"],
             "trade_id": slices["trade_id"],
@@ -124,13 +125,10 @@ def decide(
             "allocated_e9": allocated_e9,
             "dust_e9": dust_e9,
             "remaining_e9": remaining,
-            "notional_usd": pd.Series(
-                [notional(p, q) for p, q in zip(price.tolist(), remaining.tolist(), strict=True)], dtype=object
-            ),
-            "outcome": pd.Series(outcomes, dtype=object),
-            "reason": pd.Series(reasons, dtype=object),
+            "notional_usd": [notional(p, q) for p, q in zip(price.tolist(), remaining.tolist(), strict=True)],
+            "outcome": outcomes,
+            "reason": reasons,
         },
-        columns=TRADES.names,
     )
     return Outcome(
         slices=slices[own].reset_index(drop=True),
@@ -213,15 +211,15 @@ def _evidence_frame(
         "client_order_id": orders["client_order_id"],
         "symbol": orders["symbol"],
         "side": orders["side"],
-        "profile_id": pd.Series(profiles, dtype=object),
-        "trade_id": pd.Series(trades, dtype=object),
-        "matched_by": pd.Series(allocated.method, dtype=object),
+        "profile_id": profiles,
+        "trade_id": trades,
+        "matched_by": allocated.method,
         "executed_e9": executed,
         "represented_e9": represented,
         "allocated_e9": given,
         "excess_e9": executed - represented - given,
         "price": orders["price"],
         "executed_at_ms": orders["executed_at_ms"],
-        "reason": pd.Series(reasons, dtype=object),
+        "reason": reasons,
     }
-    return pd.DataFrame(columns, columns=EVIDENCE.names)
+    return frame_of(EVIDENCE, columns)

@@ -10,13 +10,14 @@ rounded, and ``NO_TIME`` where there is none. Text is ``str``, empty where there
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 NO_TIME: Final[int] = int(np.iinfo(np.int64).min)
 """An instant that is not known. Never a default for one: rows that carry it carry a ``defect`` too."""
@@ -54,6 +55,27 @@ def _empty(schema: Schema) -> pd.DataFrame:
     return pd.DataFrame({c.name: pd.Series([], dtype=_DTYPES[c.type]) for c in schema.columns})
 
 
+def frame_of(schema: Schema, columns: Mapping[str, Sequence[Any] | NDArray[Any] | pd.Series]) -> pd.DataFrame:
+    """The columns, all of one length, as a frame of ``schema``: text and prices as objects, numbers as they are.
+
+    Every column is given pandas with its type and index, which spares it the inference (and small frames most of their
+    cost).
+    """
+    index = pd.RangeIndex(len(columns[schema.columns[0].name]))
+    data: dict[str, pd.Series] = {}
+    for column in schema.columns:
+        values = columns[column.name]
+        if isinstance(values, pd.Series):
+            values = values.to_numpy()
+        if column.type in _NUMERIC:
+            data[column.name] = pd.Series(np.asarray(values), index=index, copy=False)
+            continue
+        if not (isinstance(values, np.ndarray) and values.dtype == object):
+            values = np.fromiter(values, dtype=object, count=len(index))
+        data[column.name] = pd.Series(values, index=index, dtype=object, copy=False)
+    return pd.DataFrame(data, index=index, copy=False)
+
+
 @cache
 def _row_type(names: tuple[str, ...]) -> Any:
     return namedtuple("Row", names)  # noqa: PYI024  the fields are only known at run time
@@ -67,6 +89,7 @@ def rows_of(frame: pd.DataFrame) -> Iterator[Any]:
     return map(_row_type(tuple(frame.columns))._make, zip(*columns, strict=True))
 
 
+_NUMERIC: Final = frozenset({"quantity", "instant", "bool", "count"})
 _DTYPES: Final[dict[str, str]] = {
     "text": "object",
     "quantity": "int64",

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from recon_pipeline.domain.account_state import AccountState, Allocated
-from recon_pipeline.domain.frames import PROPOSALS, rows_of
+from recon_pipeline.domain.frames import PROPOSALS, frame_of, rows_of
 from recon_pipeline.domain.instants import iso_ms
 from recon_pipeline.domain.plan import BACKFILL_PREFIX, DUST_PREFIX, backfill_order_id
 from recon_pipeline.domain.policy import ExitBackfillPolicy
@@ -186,9 +186,4 @@ def proposal_frame(
         ),
         "reapply": proposed.reapply[at],
     }
-    return pd.DataFrame(
-        {
-            name: pd.Series(v, dtype=object) if v.dtype.kind in "OU" and name != "qty_e9" else v
-            for name, v in columns.items()
-        }
-    )
+    return frame_of(PROPOSALS, columns)

@@ -7,12 +7,20 @@ by a default. Alpaca's and CCXT's spellings are both read. What does not belong 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
-from recon_pipeline.domain.frames import CONSUMPTION, EXCHANGE_ORDERS, LIFECYCLE_ROWS, NO_TIME, POSITIONS, Schema
+from recon_pipeline.domain.frames import (
+    CONSUMPTION,
+    EXCHANGE_ORDERS,
+    LIFECYCLE_ROWS,
+    NO_TIME,
+    POSITIONS,
+    Schema,
+    frame_of,
+)
 from recon_pipeline.domain.instants import parse_instant
 from recon_pipeline.domain.quantities import decimal_text, integer_array, parse_decimal, to_e9
 from recon_pipeline.domain.symbols import has_pair_separator, symbol_token
@@ -75,19 +83,13 @@ def _frame(schema: Schema, rows: list[tuple[object, ...]]) -> pd.DataFrame:
     """Rows as a frame of ``schema``: text and prices as objects, quantities and instants as exact integers."""
     if not rows:
         return schema.empty()
-    columns = dict(zip(schema.names, zip(*rows, strict=True), strict=True))
-    data: dict[str, object] = {}
+    columns: dict[str, Any] = dict(zip(schema.names, zip(*rows, strict=True), strict=True))
     for column in schema.columns:
-        values = columns[column.name]
-        if column.type in {"quantity", "instant"}:
-            data[column.name] = integer_array(list(values)) if column.type == "quantity" else np.array(values, np.int64)
-        elif column.type == "bool":
-            data[column.name] = np.array(values, dtype=bool)
-        else:
-            array = np.empty(len(rows), dtype=object)
-            array[:] = values
-            data[column.name] = pd.Series(array, dtype=object)
-    return pd.DataFrame(data, copy=False)
+        if column.type == "quantity":
+            columns[column.name] = integer_array(list(columns[column.name]))
+        elif column.type == "instant":
+            columns[column.name] = np.array(columns[column.name], dtype=np.int64)
+    return frame_of(schema, columns)
 
 
 def lifecycle_rows_frame(records: Iterable[Record], *, profile_id: str = "", user_id: str = "") -> pd.DataFrame:

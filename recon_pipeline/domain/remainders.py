@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from recon_pipeline.domain.account_state import AccountState
-from recon_pipeline.domain.frames import DECISIONS, NO_TIME
+from recon_pipeline.domain.frames import DECISIONS, NO_TIME, frame_of
 from recon_pipeline.domain.plan import DUST_PREFIX
 from recon_pipeline.domain.policy import ExitBackfillPolicy
 from recon_pipeline.domain.proposing import Proposals, dust_time
@@ -87,13 +87,7 @@ def explain(x: Explained, policy: ExitBackfillPolicy) -> tuple[pd.DataFrame, lis
     data: dict[str, Any] = dict(zip(DECISIONS.names, zip(*rows, strict=True), strict=True))
     data["qty_e9"] = integer_array(list(data["qty_e9"]))
     data["filled_at_ms"] = np.array(data["filled_at_ms"], dtype=np.int64)
-    frame = pd.DataFrame(
-        {
-            name: values if isinstance(values, np.ndarray) else pd.Series(list(values), dtype=object)
-            for name, values in data.items()
-        }
-    )
-    return frame, reasons, outcomes
+    return frame_of(DECISIONS, data), reasons, outcomes
 
 
 def _remainder(x: Explained, index: int) -> tuple[str, str, int]:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from recon_pipeline.domain.frames import NO_TIME, SLICES
+from recon_pipeline.domain.frames import NO_TIME, SLICES, frame_of
 from recon_pipeline.domain.ordering import sorted_positions
 from recon_pipeline.domain.quantities import EPSILON_E9, EXACT
 from recon_pipeline.domain.terms import BUY, ENTRY, EXIT, FILLED_STATUSES, SELL, RowDefect
@@ -38,6 +38,9 @@ _DEFECTS: Final[tuple[RowDefect, ...]] = (
 """Of several defects of a trade the first of these is its reason."""
 _NONE: Final = len(_DEFECTS)
 _RANK: Final = {defect.value: rank for rank, defect in enumerate(_DEFECTS)} | {"": _NONE}
+_DEFECT_TEXTS: Final = np.array([*(defect.value for defect in _DEFECTS), ""], dtype=object)
+_SIDES: Final = np.array(["", BUY, SELL], dtype=object)
+"""Entry sides by code: 0 unknown, 1 long, -1 short."""
 _VWAP_PLACES: Final = Decimal("1e-9")
 
 
@@ -76,7 +79,7 @@ def build_slices(rows: pd.DataFrame, *, crypto_tokens: frozenset[str]) -> pd.Dat
     table = {name: rows[name].to_numpy()[filled] for name in rows.columns}
 
     trade_code, trades = pd.factorize(table["trade_id"])
-    profile_code, profiles = pd.factorize(table["profile_id"])
+    profile_code, _ = pd.factorize(table["profile_id"])
     code, _ = pd.factorize(profile_code.astype(np.int64) * len(trades) + trade_code)
     symbol_rank, _ = pd.factorize(table["symbol"], sort=True)
     user_rank, _ = pd.factorize(table["user_id"], sort=True)
@@ -145,35 +148,30 @@ def build_slices(rows: pd.DataFrame, *, crypto_tokens: frozenset[str]) -> pd.Dat
 
     interesting = (abs(opened) > EPSILON_E9) | (worst < _NONE)
     slash = any_of(np.array(["/" in symbol for symbol in table["symbol"]], dtype=bool))
-    frame = pd.DataFrame(
+    return frame_of(
+        SLICES,
         {
-            "profile_id": pd.Series(table["profile_id"][starts], dtype=object),
-            "user_id": pd.Series(_first_text(table["user_id"], starts), dtype=object),
-            "account_id": pd.Series([""] * len(starts), dtype=object),
-            "trade_id": pd.Series(table["trade_id"][starts], dtype=object),
-            "symbol": pd.Series(_first_text(table["symbol"], starts), dtype=object),
-            "symbol_token": pd.Series(token, dtype=object),
-            "entry_side": pd.Series(np.array(["", BUY, SELL], dtype=object)[side], dtype=object),
+            "profile_id": table["profile_id"][starts],
+            "user_id": _first_text(table["user_id"], starts),
+            "account_id": [""] * len(starts),
+            "trade_id": table["trade_id"][starts],
+            "symbol": _first_text(table["symbol"], starts),
+            "symbol_token": token,
+            "entry_side": _SIDES[side],
             "entry_e9": entries,
             "exit_e9": exits,
             "open_e9": opened,
-            "entry_price": pd.Series(
-                _entry_prices(table["price"], quantity, is_entry, starts, interesting), dtype=object
-            ),
-            "highest_exit_price": pd.Series(
-                _highest_prices(table["price"], is_exit, starts, interesting), dtype=object
-            ),
+            "entry_price": _entry_prices(table["price"], quantity, is_entry, starts, interesting),
+            "highest_exit_price": _highest_prices(table["price"], is_exit, starts, interesting),
             "first_entry_ms": first_entry.astype(np.int64),
             "newest_ms": newest.astype(np.int64),
             "first_ms": first.astype(np.int64),
             "action_inferred": any_of(inferred),
             "crypto": slash | np.isin(token.astype(str), list(crypto_tokens)),
             "managed": np.ones(len(starts), dtype=bool),
-            "defect": pd.Series(np.array([d.value for d in _DEFECTS] + [""], dtype=object)[worst], dtype=object),
-        }
+            "defect": _DEFECT_TEXTS[worst],
+        },
     )
-    del profiles
-    return frame
 
 
 def in_display_order(frame: pd.DataFrame) -> pd.DataFrame:

@@ -221,6 +221,24 @@ def test_materializing_every_asset_in_the_ui_applies_nothing(world: World):
     assert statuses(world, PLAN)[AAPL] == "MATERIALIZED"
 
 
+def test_executing_a_check_alone_applies_nothing_even_where_no_review_is_required(world: World):
+    """The button 'Execute' beside planning_again_proposes_nothing, a check of the asset that writes."""
+    world.environment["RECON_EXIT_BACKFILL_REQUIRE_REVIEW"] = "false"
+    world.pause()
+    before = world.everything()
+    done = dg.materialize(
+        list(world.definitions.assets),
+        instance=world.instance,
+        resources=dict(world.definitions.resources),
+        selection=dg.AssetSelection.checks_for_assets(dg.AssetKey(APPLIED)),
+        tags={"dagster/partition": AAPL},
+        raise_on_error=False,
+    )
+    assert done.get_asset_materialization_events() == []
+    assert world.everything() == before
+    assert world.rows("SELECT count(*) AS n FROM recon.batches WHERE profile_id = %(p)s", p=AAPL) == [{"n": 0}]
+
+
 def test_a_range_is_applied_with_a_digest_for_each_profile_and_one_without_stays_as_it_is(world: World):
     world.pause()
     digests = {profile: dry_run(world, profile)["digest"] for profile in (BTC, ETH)}

@@ -61,7 +61,6 @@ def decide(
     spoiled[cited.trade[refused]] = True
     held_qty = [state.positions.quantity(token) for token in slices["symbol_token"]]
     abs_e9 = to_e9(policy.dust_abs_qty, floor=True)
-    unknown = np.array([quantity is None for quantity in held_qty], dtype=bool)
     flat = np.array([quantity is not None and abs(quantity) <= abs_e9 for quantity in held_qty], dtype=bool)
 
     judged = own & ~state.pending & ~state.defective
@@ -85,7 +84,7 @@ def decide(
     dust = propose_dust(state, orders, is_dust, uncovered, last_used, price, ids, policy)
     proposed = joined(cited, dust)
 
-    held = _held_back(state, proposed, held_qty, flat, unknown, policy)
+    held = _held_back(state, proposed, held_qty, flat, policy)
     keep = (proposed.reason == "") & ~held[proposed.trade]
     evidence_rows = keep & (proposed.source >= 0)
     allocated_e9 = sum_by(proposed.trade[evidence_rows], proposed.quantity[evidence_rows], size)
@@ -102,7 +101,6 @@ def decide(
             held=held,
             held_qty=held_qty,
             flat=flat,
-            unknown=unknown,
             no_price=no_price & small & judged & part_closed,
             dust_sized=dust_sized,
             spoiled=spoiled,
@@ -146,7 +144,6 @@ def _held_back(
     proposed: Proposals,
     held_qty: Sequence[int | None],
     flat: Bools,
-    unknown: Bools,
     policy: ExitBackfillPolicy,
 ) -> Bools:
     """Which trades' proposals the position gate holds back."""
@@ -165,19 +162,24 @@ def _held_back(
     closing = sum_by(proposed.trade[live], proposed.quantity[live], len(held))
     left = state.slices["open_e9"].to_numpy() - closing
     fees = np.where(np.asarray(left > EPSILON_E9, dtype=bool), fee_allowance_e9(state.slices, policy), 0)
-    tokens = state.slices["symbol_token"].to_numpy()
-    abs_e9 = to_e9(policy.dust_abs_qty, floor=True)
-    undecidable = set(tokens[state.defective])
-    if "" in undecidable:
+    tokens = state.slices["symbol_token"].tolist()
+    codes = {token: code for code, token in enumerate(dict.fromkeys(tokens))}
+    of_symbol = np.array([codes[token] for token in tokens], dtype=np.int64)
+    undecidable = np.zeros(len(codes), dtype=bool)
+    undecidable[of_symbol[state.defective]] = True
+    if "" in codes and undecidable[codes[""]]:
         return held
-    for token in sorted(set(tokens[held & ~unknown]) - undecidable):
-        of_symbol = tokens == token
-        projected = state.projected.get(token, 0) - sum(int(q) for q in (sign * closing)[of_symbol])
-        position = held_qty[int(np.flatnonzero(of_symbol)[0])]
-        allowance = max(abs_e9, sum(int(fee) for fee in fees[of_symbol]))
-        if position is not None and abs(projected - position) <= allowance:
-            held &= ~of_symbol
-    return held
+    closed = sum_by(of_symbol, sign * closing, len(codes)).tolist()
+    fee = sum_by(of_symbol, fees, len(codes)).tolist()
+    position = dict(zip(tokens, held_qty, strict=True))
+    abs_e9 = to_e9(policy.dust_abs_qty, floor=True)
+    explained = np.zeros(len(codes), dtype=bool)
+    for token, code in codes.items():
+        quantity = position[token]
+        if quantity is not None and not undecidable[code]:
+            projected = state.projected.get(token, 0) - closed[code]
+            explained[code] = abs(projected - quantity) <= max(abs_e9, fee[code])
+    return held & ~explained[of_symbol]
 
 
 def _evidence_frame(

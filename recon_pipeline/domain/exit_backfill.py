@@ -149,20 +149,21 @@ def _plan_account(
     if nobody.any():
         owners = {member.profile_id: member.user_id for member in members}
         slices.loc[nobody, "user_id"] = slices["profile_id"][nobody].map(owners)
-    known_pairs = [
-        *dict.fromkeys(zip(rows["profile_id"], rows["trade_id"], strict=True)),
-        *dict.fromkeys(zip(pending_rows["profile_id"], pending_rows["trade_id"], strict=True)),
-    ]
-    known = KnownTrades.of([member.profile_id for member in members], [pair for pair in known_pairs if pair[1]])
+    known_pairs = dict.fromkeys(
+        pair
+        for frame in (rows, pending_rows)
+        for pair in zip(frame["profile_id"].tolist(), frame["trade_id"].tolist(), strict=True)
+        if pair[1]
+    )
+    known = KnownTrades.of([member.profile_id for member in members], known_pairs)
     pending = find_pending(rows, pending_rows, known)
 
     defective = (slices["defect"] != "").to_numpy(dtype=bool)
     candidate = (slices["open_e9"].to_numpy() > EPSILON_E9) | defective
     over_exits = in_display_order(slices[(slices["open_e9"].to_numpy() < -EPSILON_E9) & ~defective])
-    net = slices["open_e9"].to_numpy() * np.where(slices["entry_side"].to_numpy() == BUY, 1, -1)
-    projected: dict[str, int] = {}
-    for token, quantity in zip(slices["symbol_token"][net != 0], net[net != 0], strict=True):
-        projected[token] = projected.get(token, 0) + int(quantity)
+    signed = slices["open_e9"].to_numpy() * np.where(slices["entry_side"].to_numpy() == BUY, 1, -1)
+    codes, tokens = pd.factorize(slices["symbol_token"].to_numpy())
+    projected = dict(zip(tokens.tolist(), sum_by(codes, signed, len(tokens)).tolist(), strict=True))
     candidates = in_display_order(slices[candidate])
     if defective.any():
         candidates["open_e9"] = np.maximum(candidates["open_e9"].to_numpy(), 0)
@@ -244,7 +245,8 @@ def _allocate(
     view = _Orders(
         orders["symbol_token"].to_numpy(), orders["side"].to_numpy(), orders["executed_at_ms"].to_numpy(dtype=np.int64)
     )
-    at = {key: index for index, key in enumerate(zip(slices["profile_id"], slices["trade_id"], strict=True))}
+    keys = zip(slices["profile_id"].tolist(), slices["trade_id"].tolist(), strict=True)
+    at = {key: index for index, key in enumerate(keys)}
     trade = np.array([at.get(a.trade, -1) if a.trade else -1 for a in attributions], dtype=np.int64).reshape(-1)
     named = np.array([a.trade is not None for a in attributions], dtype=bool).reshape(-1)
     reasons = np.array([a.reason.value if a.reason else "" for a in attributions], dtype=object).reshape(-1)

@@ -175,23 +175,19 @@ def proposals_digest(proposals: pd.DataFrame) -> str:
     if not len(proposals):
         return _digest([])
     prices: dict[Decimal, str] = {}
+    # The backfill id is a hash of profile, trade, exchange order and time: it stands for them.
     columns: list[list[object]] = [
         proposals["order_id"].tolist(),
-        proposals["profile_id"].tolist(),
         proposals["user_id"].tolist(),
-        proposals["trade_id"].tolist(),
         proposals["symbol"].tolist(),
         proposals["side"].tolist(),
         [decimal_text_e9(quantity) for quantity in proposals["qty_e9"].tolist()],
-        [prices.get(price) or prices.setdefault(price, decimal_text(price)) for price in proposals["price"]],
-        proposals["filled_at_ms"].tolist(),
-        proposals["exchange_order_id"].tolist(),
+        [prices.get(price) or prices.setdefault(price, decimal_text(price)) for price in proposals["price"].tolist()],
         proposals["exchange_client_order_id"].tolist(),
         proposals["sub_tag"].tolist(),
         proposals["matched_by"].tolist(),
         proposals["reapply"].tolist(),
     ]
-    # The backfill id is unique, so it alone decides the order.
     return _digest(sorted(zip(*columns, strict=True), key=itemgetter(0)))
 
 

@@ -46,7 +46,6 @@ class Explained:
     held: Bools
     held_qty: Sequence[int | None]
     flat: Bools
-    unknown: Bools
     no_price: Bools
     dust_sized: Bools
     spoiled: Bools

@@ -5,7 +5,6 @@ What does not belong here: any rule.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from recon_pipeline.domain.attribution import Attribution
+from recon_pipeline.domain.attribution import Attributions
 from recon_pipeline.domain.positions import AccountPositions
 from recon_pipeline.domain.terms import BUY, SELL
 
@@ -61,7 +60,7 @@ class Allocated:
     method: NDArray[Any]
     reasons: NDArray[Any]
     """why nothing was taken; empty where something was"""
-    attributions: Sequence[Attribution]
+    attributions: Attributions
 
 
 @dataclass(frozen=True)

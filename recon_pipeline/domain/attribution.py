@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from recon_pipeline.domain.tags import CLIENT_PREFIX, client_readings, parse_sub_tag, profile_splits, tag_token
 from recon_pipeline.domain.terms import MatchMethod, NoEvidence
@@ -19,6 +21,7 @@ from recon_pipeline.domain.terms import MatchMethod, NoEvidence
 TradeKey = tuple[str, str]
 """(profile id, trade id)"""
 _ENTRY_ROLE: Final = "entry"
+_TEXT: Final = {term: term.value for term in (*MatchMethod, *NoEvidence)}
 _FEW_PROFILES: Final = 8
 """Up to here trying each profile's prefix is faster than trying each dash."""
 _KEYS: Final = ("trade_id", "sub_tag", "client_order_id")
@@ -61,9 +64,12 @@ class KnownTrades:
         """Index the profiles and (profile, trade) pairs of one account."""
         names = tuple(sorted(set(profiles)))
         by_trade: dict[str, tuple[str, ...]] = {}
+        alone = {name: (name,) for name in names}
         for profile, trade in trades:
-            owners = by_trade.get(trade, ())
-            if profile not in owners:
+            owners = by_trade.get(trade)
+            if owners is None:
+                by_trade[trade] = alone.get(profile, (profile,))
+            elif profile not in owners:
                 by_trade[trade] = (*owners, profile)
         by_token: dict[str, tuple[str, ...]] = {}
         by_lower: dict[str, tuple[str, ...]] = {}
@@ -102,15 +108,41 @@ class KnownTrades:
         return self._by_trade_token.get((profile, token), [])
 
 
-def attribute_orders(orders: pd.DataFrame, known: KnownTrades, *, require_strong: bool) -> list[Attribution]:
+@dataclass(frozen=True)
+class Attributions:
+    """The attributions of many orders as columns (an object for each would cost more than finding it)."""
+
+    profile: NDArray[Any]
+    """profile of the trade, or the one that a heuristic must keep to; empty where there is none"""
+    trade: NDArray[Any]
+    """trade that the keys prove; empty where they prove none"""
+    method: NDArray[Any]
+    reason: NDArray[Any]
+    heuristic: NDArray[np.bool_]
+
+
+def attribute_orders(orders: pd.DataFrame, known: KnownTrades, *, require_strong: bool) -> Attributions:
     """The attribution of each order of an EXCHANGE_ORDERS frame of one account, in its order."""
-    trade_ids, sub_tags, client_ids = (
-        inherited_keys(orders) if (orders["replaces"] != "").any() else [orders[name].to_numpy() for name in _KEYS]
+    keys = inherited_keys(orders) if (orders["replaces"] != "").any() else [orders[name].tolist() for name in _KEYS]
+    size = len(orders)
+    profiles, trades, methods, reasons = ([""] * size for _ in range(4))
+    heuristic = np.zeros(size, dtype=bool)
+    for index, (trade_id, sub_tag, client_order_id) in enumerate(zip(*keys, strict=True)):
+        found = attribute(trade_id, sub_tag, client_order_id, known, require_strong=require_strong)
+        if found.trade is not None and found.method is not None:
+            profiles[index], trades[index] = found.trade
+            methods[index] = _TEXT[found.method]
+        elif found.reason is not None:
+            reasons[index] = _TEXT[found.reason]
+            profiles[index] = found.profile
+            heuristic[index] = found.heuristic
+    return Attributions(
+        profile=np.array(profiles, dtype=object),
+        trade=np.array(trades, dtype=object),
+        method=np.array(methods, dtype=object),
+        reason=np.array(reasons, dtype=object),
+        heuristic=heuristic,
     )
-    return [
-        attribute(trade_id, sub_tag, client_order_id, known, require_strong=require_strong)
-        for trade_id, sub_tag, client_order_id in zip(trade_ids, sub_tags, client_ids, strict=True)
-    ]
 
 
 def inherited_keys(orders: pd.DataFrame) -> list[list[str]]:
@@ -196,6 +228,8 @@ def attribute(
                         entries.add((profile, trade))
         foreign_client = not claimed
         is_entry = bool(entries)
+        if len(trades) == 1 and not entries and not readings and not tag_profile:
+            return Attribution(trades.pop(), MatchMethod.CLIENT_ORDER_ID)
         readings.append(_Reading(MatchMethod.CLIENT_ORDER_ID, frozenset(trades)))
     if not readings:
         if tag_profile:

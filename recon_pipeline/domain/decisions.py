@@ -200,13 +200,13 @@ def _evidence_frame(
         reason = proposed.reason[at] or (NoEvidence.HELD_BACK.value if held[proposed.trade[at]] else "")
         reasons[proposed.source[at]] = reason
     executed = orders["executed_e9"].to_numpy()
-    profiles: list[str] = []
-    trades: list[str] = []
-    names = list(zip(state.slices["profile_id"], state.slices["trade_id"], strict=True))
-    for attribution, trade in zip(allocated.attributions, allocated.trade, strict=True):
-        profile, trade_id = attribution.trade or (names[trade] if trade >= 0 else (attribution.profile, ""))
-        profiles.append(profile)
-        trades.append(trade_id)
+    # A heuristic match is not in the keys: its trade is that of the allocation.
+    found, of = allocated.attributions, allocated.trade
+    matched = (found.trade == "") & (of >= 0)
+    profiles, trades = found.profile, found.trade
+    if matched.any():
+        profiles = np.where(matched, state.slices["profile_id"].to_numpy()[of], profiles)
+        trades = np.where(matched, state.slices["trade_id"].to_numpy()[of], trades)
     columns: dict[str, Any] = {
         "account_id": orders["account_id"],
         "order_id": orders["order_id"],

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from recon_pipeline.domain.account_state import AccountState, Allocated, Outcome
 from recon_pipeline.domain.allocation import allocate, sum_by
-from recon_pipeline.domain.attribution import Attribution, KnownTrades, attribute_orders
+from recon_pipeline.domain.attribution import Attributions, KnownTrades, attribute_orders
 from recon_pipeline.domain.decisions import decide
 from recon_pipeline.domain.dust import dust_threshold_e9
 from recon_pipeline.domain.evidence import deduplicate_orders, evidence_defects, represented_quantities
@@ -149,7 +149,7 @@ def _plan_account(
     if nobody.any():
         owners = {member.profile_id: member.user_id for member in members}
         slices.loc[nobody, "user_id"] = slices["profile_id"][nobody].map(owners)
-    known_pairs = dict.fromkeys(
+    known_pairs = (
         pair
         for frame in (rows, pending_rows)
         for pair in zip(frame["profile_id"].tolist(), frame["trade_id"].tolist(), strict=True)
@@ -237,7 +237,7 @@ def _allocate(
     orders: pd.DataFrame,
     capacity: NDArray[Any],
     defects: NDArray[Any],
-    attributions: Sequence[Attribution],
+    attributions: Attributions,
     policy: ExitBackfillPolicy,
 ) -> Allocated:
     """Give evidence to trades: every strong order together, oldest first, then the heuristics."""
@@ -245,13 +245,17 @@ def _allocate(
     view = _Orders(
         orders["symbol_token"].to_numpy(), orders["side"].to_numpy(), orders["executed_at_ms"].to_numpy(dtype=np.int64)
     )
-    keys = zip(slices["profile_id"].tolist(), slices["trade_id"].tolist(), strict=True)
-    at = {key: index for index, key in enumerate(keys)}
-    trade = np.array([at.get(a.trade, -1) if a.trade else -1 for a in attributions], dtype=np.int64).reshape(-1)
-    named = np.array([a.trade is not None for a in attributions], dtype=bool).reshape(-1)
-    reasons = np.array([a.reason.value if a.reason else "" for a in attributions], dtype=object).reshape(-1)
-    reasons = np.where(defects != "", defects, reasons)
-    method = np.array([a.method.value if a.method else "" for a in attributions], dtype=object).reshape(-1)
+    at: dict[str, dict[str, int]] = {}
+    for index, (profile, trade_id) in enumerate(
+        zip(slices["profile_id"].tolist(), slices["trade_id"].tolist(), strict=True)
+    ):
+        at.setdefault(profile, {})[trade_id] = index
+    none: dict[str, int] = {}
+    pairs = zip(attributions.profile.tolist(), attributions.trade.tolist(), strict=True)
+    trade = np.array([at.get(profile, none).get(trade_id, -1) for profile, trade_id in pairs], dtype=np.int64)
+    named = attributions.trade != ""
+    reasons = np.where(defects != "", defects, attributions.reason)
+    method = attributions.method.copy()
     _explain_strong(state, view, trade, named, reasons, policy)
 
     taken = capacity * 0
@@ -262,9 +266,9 @@ def _allocate(
         taken[strong] = given
         reasons[strong[np.asarray(given == 0, dtype=bool)]] = NoEvidence.TRADE_COVERED.value
         open_left = open_left - sum_by(trade[strong], given, len(slices))
-    free = np.array([a.heuristic for a in attributions], dtype=bool).reshape(-1) & (defects == "")
+    free = attributions.heuristic & (defects == "")
     if policy.allow_heuristic_match and free.any() and len(slices):
-        limits = np.array([a.profile for a in attributions], dtype=object)
+        limits = attributions.profile
         _allocate_heuristics(state, view, capacity, free, limits, trade, method, reasons, taken, open_left, policy)
     return Allocated(trade=trade, taken=taken, method=method, reasons=reasons, attributions=attributions)
 

@@ -11,7 +11,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
-from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
@@ -175,24 +174,20 @@ def proposals_digest(proposals: pd.DataFrame) -> str:
     if not len(proposals):
         return _digest([])
     prices: dict[Decimal, str] = {}
-    # The backfill id is a hash of profile, trade, exchange order and time: it stands for them.
     columns: list[list[object]] = [
-        proposals["order_id"].tolist(),
-        proposals["user_id"].tolist(),
-        proposals["symbol"].tolist(),
-        proposals["side"].tolist(),
         [decimal_text_e9(quantity) for quantity in proposals["qty_e9"].tolist()],
         [prices.get(price) or prices.setdefault(price, decimal_text(price)) for price in proposals["price"].tolist()],
-        proposals["exchange_client_order_id"].tolist(),
-        proposals["sub_tag"].tolist(),
-        proposals["matched_by"].tolist(),
-        proposals["reapply"].tolist(),
     ]
-    return _digest(sorted(zip(*columns, strict=True), key=itemgetter(0)))
+    names = ("order_id", "user_id", "symbol", "side", "exchange_client_order_id", "sub_tag", "matched_by", "reapply")
+    columns.extend(proposals[name].tolist() for name in names)
+    # The backfill id is unique, so it alone decides the order; it hashes profile, trade, exchange order and time, and
+    # stands for them.
+    order = np.argsort(np.array(proposals["order_id"].tolist(), dtype=np.bytes_), kind="stable")
+    return _digest([np.array(column, dtype=object)[order].tolist() for column in columns])
 
 
-def _digest(rows: list[tuple[object, ...]]) -> str:
-    return hashlib.sha256(json.dumps(rows, separators=(",", ":")).encode()).hexdigest()
+def _digest(columns: list[list[object]]) -> str:
+    return hashlib.sha256(json.dumps(columns, separators=(",", ":")).encode()).hexdigest()
 
 
 def check_conservation(trades: pd.DataFrame, evidence: pd.DataFrame) -> dict[str, str]:

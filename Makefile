@@ -9,6 +9,9 @@
 
 PYTHON ?= $(shell .ci/python)
 ARGS ?=
+# Tests wait for servers and processes as much as they compute: a worker more than cores. Tests of one module stay together.
+WORKERS ?= 3
+PYTEST := -m pytest -n $(WORKERS) --dist loadscope
 BROWSER := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -37,11 +40,11 @@ lint: .venv
 
 test: lint .spec
 ifeq ($(BROWSER),)
-	@status=0; $(BIN)/python -m pytest -m "not browser" $(ARGS) || status=$$?; \
+	@status=0; $(BIN)/python $(PYTEST) -m "not browser" $(ARGS) || status=$$?; \
 	echo "LEFT OUT: the tests marked 'browser' (no chromium on this machine; .ci/run installs it as root where apt-get is)."; \
 	exit $$status
 else
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python $(PYTEST) $(ARGS)
 endif
 
 # Removes what the targets above made, except the sandbox's data (.recon).

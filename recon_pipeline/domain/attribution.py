@@ -56,7 +56,7 @@ class KnownTrades:
     by_trade: dict[str, tuple[str, ...]]
     _by_token: dict[str, tuple[str, ...]] = field(default_factory=dict)
     _by_lower: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    _by_trade_token: dict[TradeKey, list[str]] = field(default_factory=dict)
+    _by_trade_token: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
     _prefixes: tuple[tuple[str, str], ...] = ()
 
     @classmethod
@@ -99,13 +99,17 @@ class KnownTrades:
             if len(lowered) > len(prefix) and lowered.startswith(prefix)
         ]
 
-    def tagged(self, profile: str, token: str) -> list[str]:
+    def tagged(self, profile: str, token: str) -> tuple[str, ...]:
         """The profile's trades that a sub-tag's trade token stands for."""
         if not self._by_trade_token:
+            index: dict[str, dict[str, tuple[str, ...]]] = {name: {} for name in self.profiles}
             for trade, owners in self.by_trade.items():
+                stands_for = tag_token(trade)
                 for owner in owners:
-                    self._by_trade_token.setdefault((owner, tag_token(trade)), []).append(trade)
-        return self._by_trade_token.get((profile, token), [])
+                    own = index.setdefault(owner, {})
+                    own[stands_for] = (*own[stands_for], trade) if stands_for in own else (trade,)
+            self._by_trade_token.update(index)
+        return self._by_trade_token.get(profile, {}).get(token, ())
 
 
 @dataclass(frozen=True)
@@ -211,7 +215,10 @@ def attribute(
                 return _AMBIGUOUS
             tag_profile = owners[0]
             if tag.trade_token:
-                named = frozenset((tag_profile, trade) for trade in known.tagged(tag_profile, tag.trade_token))
+                tagged = known.tagged(tag_profile, tag.trade_token)
+                if len(tagged) == 1 and not trade_id and not by_client:
+                    return Attribution((tag_profile, tagged[0]), MatchMethod.SUB_TAG)
+                named = frozenset((tag_profile, trade) for trade in tagged)
                 readings.append(_Reading(MatchMethod.SUB_TAG, named))
     is_entry = False
     foreign_client = False

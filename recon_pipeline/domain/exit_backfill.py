@@ -6,8 +6,10 @@ together. The steps are gates, slices, evidence, attribution, allocation, decisi
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -68,6 +70,23 @@ def plan_exit_backfill(
     :raises ConservationError: the plan does not add up (a defect of this program)
     :raises ValueError: a ledger row names a profile that ``inputs.profiles`` does not hold, or a profile occurs twice
     """
+    with _no_collections():
+        return _plan(inputs, policy, now_ms)
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Plan without cyclic garbage collection: millions of objects are made, none in a cycle, and looking costs a sixth."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _plan(inputs: ExitBackfillInputs, policy: ExitBackfillPolicy, now_ms: int | None) -> ExitBackfillPlan:
     members = list(rows_of(inputs.profiles))
     account_of = {member.profile_id: member.account_id for member in members}
     if len(account_of) < len(members):

@@ -69,13 +69,6 @@ def represented_quantities(
     :param rows: deduplicated LIFECYCLE_ROWS of every profile of the account
     :param consumption: CONSUMPTION of live batches; says for a backfill row which order it represents
     """
-    represented: list[int] = [0] * len(orders)
-    unknown = np.zeros(len(orders), dtype=bool)
-    by_key: dict[str, tuple[int, ...]] = {}
-    for name in ("order_id", "client_order_id"):
-        for index, key in enumerate(orders[name].tolist()):
-            if key:
-                by_key[key] = (*by_key[key], index) if key in by_key else (index,)
     consumed = dict(
         zip(
             consumption["backfill_order_id"],
@@ -83,23 +76,40 @@ def represented_quantities(
             strict=True,
         )
     )
-    filled = rows["status"].isin(list(FILLED_STATUSES)).to_numpy(dtype=bool)
+    filled = np.flatnonzero(rows["status"].isin(list(FILLED_STATUSES)).to_numpy(dtype=bool))
+    order_ids, client_ids = (rows[name].to_numpy()[filled].tolist() for name in ("order_id", "client_order_id"))
+    quantities, defects = rows["qty_e9"].to_numpy()[filled], rows["defect"].to_numpy()[filled]
+    # Most orders of most readings are in no row: only what both sides name is looked at one by one.
+    keys = {*orders["order_id"].tolist(), *orders["client_order_id"].tolist()}
+    shared = (
+        keys.intersection(order_ids)
+        | keys.intersection(client_ids)
+        | keys.intersection(exchange_order_id for exchange_order_id, _ in consumed.values())
+    )
+    shared.discard("")
+    by_key: dict[str, tuple[int, ...]] = {}
+    for name in ("order_id", "client_order_id") if shared else ():
+        for index, key in enumerate(orders[name].tolist()):
+            if key in shared:
+                by_key[key] = (*by_key.get(key, ()), index)
+    represented: list[int] = [0] * len(orders)
+    unknown = np.zeros(len(orders), dtype=bool)
     bad_quantity = {RowDefect.QUANTITY.value, RowDefect.CONFLICTING_QUANTITIES.value, RowDefect.CONFLICTING_ROWS.value}
-    backfills: list[int] = []
-    order_ids, client_ids = rows["order_id"].tolist(), rows["client_order_id"].tolist()
-    quantities, defects = rows["qty_e9"].to_numpy(), rows["defect"].to_numpy()
-    for index in np.flatnonzero(filled).tolist():
-        order_id, client_id = order_ids[index], client_ids[index]
-        for match in {*by_key.get(order_id, ()), *by_key.get(client_id, ())} if by_key else ():
+    for index, (order_id, client_id) in enumerate(zip(order_ids, client_ids, strict=True)) if shared else ():
+        for match in {*by_key.get(order_id, ()), *by_key.get(client_id, ())}:
             if defects[index] in bad_quantity:
                 unknown[match] = True
             represented[match] += int(quantities[index])
-        if order_id.startswith(BACKFILL_PREFIX) and order_id not in consumed:
-            backfills.append(index)
+    backfills = [
+        index
+        for index, order_id in enumerate(order_ids)
+        if order_id.startswith(BACKFILL_PREFIX) and order_id not in consumed
+    ]
     for exchange_order_id, quantity in consumed.values():
         for match in by_key.get(exchange_order_id, ()):
             represented[match] += int(quantity)
-    for row, match in _cited_orders(orders, rows, backfills).items():
+    cited = _cited_orders(orders, rows.iloc[filled], backfills) if backfills else {}
+    for row, match in cited.items():
         represented[match] += int(quantities[row])
         unknown[match] |= defects[row] in bad_quantity
     return integer_array(represented), unknown
@@ -107,8 +117,6 @@ def represented_quantities(
 
 def _cited_orders(orders: pd.DataFrame, rows: pd.DataFrame, backfills: list[int]) -> dict[int, int]:
     """For each backfill row whose order is in the reading: row position to order position."""
-    if not backfills or orders.empty:
-        return {}
     order_ids, executed_at = orders["order_id"].to_numpy(), orders["executed_at_ms"].to_numpy()
     tokens, sides = orders["symbol_token"].to_numpy(), orders["side"].to_numpy()
     by_time: dict[int, list[int]] = {}

@@ -183,10 +183,17 @@ def proposals_digest(proposals: pd.DataFrame) -> str:
     # The backfill id is unique, so it alone decides the order; it hashes profile, trade, exchange order and time, and
     # stands for them.
     order = np.argsort(np.array(proposals["order_id"].tolist(), dtype=np.bytes_), kind="stable")
-    return _digest([np.array(column, dtype=object)[order].tolist() for column in columns])
+    return _digest([_in_order(column, order) for column in columns])
 
 
-def _digest(columns: list[list[object]]) -> str:
+def _in_order(column: list[object], order: NDArray[np.int64]) -> object:
+    """The column in the order of the ids; its one value where all are the same."""
+    if column.count(column[0]) == len(column):
+        return column[0]
+    return np.array(column, dtype=object)[order].tolist()
+
+
+def _digest(columns: list[object]) -> str:
     return hashlib.sha256(json.dumps(columns, separators=(",", ":")).encode()).hexdigest()
 
 

@@ -51,7 +51,6 @@ def deduplicate_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """
     if len(rows) < 2:
         return rows
-    keyed = (rows["order_id"] != "").to_numpy(dtype=bool)
     repeated = rows.duplicated(["profile_id", "order_id"], keep=False).to_numpy(dtype=bool)
     if not repeated.any():
         return rows
@@ -62,7 +61,6 @@ def deduplicate_rows(rows: pd.DataFrame) -> pd.DataFrame:
     if conflicting.any():
         kept = kept.copy()
         kept.loc[conflicting, "defect"] = RowDefect.CONFLICTING_ROWS.value
-    del keyed
     return kept.reset_index(drop=True)
 
 

@@ -88,6 +88,8 @@ GRANT USAGE ON SCHEMA recon TO recon_reader, recon_writer;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA recon TO recon_reader, recon_writer;
 GRANT SELECT ON ALL TABLES IN SCHEMA recon TO recon_reader, recon_writer;
 GRANT INSERT, UPDATE, DELETE ON
-  recon.executions, recon.exchange_orders, recon.watermarks, recon.batches, recon.leases, recon.events
+  recon.executions, recon.exchange_orders, recon.watermarks, recon.batches, recon.leases, recon.events,
+  recon.order_confirmations, recon.parity_states, recon.watchdogs, recon.throttles, recon.cycle_reports,
+  recon.lease_contentions
   TO recon_reader, recon_writer;
 GRANT INSERT, UPDATE ON recon.consumption, recon.corrections TO recon_writer;

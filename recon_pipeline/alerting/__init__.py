@@ -1,0 +1,1 @@
+"""Events on their way to people: a webhook and the log. Knows no Dagster."""

@@ -13,6 +13,17 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
+from recon_pipeline.alerting.delivery import AlertSettings
+from recon_pipeline.domain.cycle_policy import (
+    CyclePolicy,
+    OrderCoveragePolicy,
+    OrderParityPolicy,
+    PositionParityPolicy,
+    SubTagRepairPolicy,
+    WatchdogPolicy,
+)
+from recon_pipeline.domain.frames import NO_TIME
+from recon_pipeline.domain.instants import parse_instant
 from recon_pipeline.domain.policy import ExitBackfillPolicy
 from recon_pipeline.domain.quantities import EXACT, parse_decimal
 from recon_pipeline.domain.terms import PositionGate
@@ -76,6 +87,27 @@ class _Reader:
             raise SettingError(f"{name} is {number}; give a whole number")
         return int(number)
 
+    def milliseconds(self, name: str, *, default: int, unit_ms: int, most: int = 10**9) -> int:
+        """A duration that the setting gives in units of ``unit_ms`` and the program keeps in milliseconds."""
+        value = self.number(name, default=Decimal(default) / unit_ms, most=Decimal(most))
+        return int(value * unit_ms)
+
+    def instant(self, name: str) -> int:
+        value = self.raw(name)
+        if value is None:
+            return NO_TIME
+        moment = parse_instant(value)
+        if moment is None:
+            raise SettingError(f"{name} is {value!r}; give an instant such as 2026-01-31T00:00:00Z")
+        return moment
+
+    def choice(self, name: str, *, default: str, choices: tuple[str, ...]) -> str:
+        text = self.text(name, default=default)
+        known = {choice.lower(): choice for choice in choices}
+        if text.lower() not in known:
+            raise SettingError(f"{name} is {text!r}; give one of {', '.join(choices)}")
+        return known[text.lower()]
+
     def words(self, name: str) -> tuple[str, ...] | None:
         value = self.raw(name)
         if value is None:
@@ -129,6 +161,91 @@ def read_exit_backfill_policy(values: Mapping[str, object]) -> ExitBackfillPolic
     )
 
 
+def read_cycle_policy(values: Mapping[str, object]) -> CyclePolicy:
+    """The rules of the cycle from settings by their environment names.
+
+    :raises SettingError: a value that is there can't be read
+    """
+    read = _Reader(values)
+    backfill = read_exit_backfill_policy(values)
+    orders, coverage, tags = OrderParityPolicy(), OrderCoveragePolicy(), SubTagRepairPolicy()
+    positions, watchdog = PositionParityPolicy(), WatchdogPolicy()
+    spacing = read.milliseconds(
+        "RECON_CONFIRMATION_SPACING_SECONDS", default=orders.confirmation_spacing_ms, unit_ms=1_000
+    )
+    resume = "RECON_WATCHDOG_AUTO_RESUME_"
+    return CyclePolicy(
+        exit_backfill=backfill,
+        exit_backfill_dry_run=read.flag("RECON_EXIT_BACKFILL_DRY_RUN", default=True),
+        order_parity=OrderParityPolicy(
+            enabled=read.flag("ENABLE_RECON_ORDER_PARITY", default=orders.enabled),
+            dry_run=read.flag("RECON_ORDER_PARITY_DRY_RUN", default=orders.dry_run),
+            missing_confirmations=read.integer(
+                "RECON_ORDER_MISSING_CONFIRMATIONS", default=orders.missing_confirmations, least=1
+            ),
+            quiet_ms=read.milliseconds("RECON_ORDER_QUIET_PERIOD_SECONDS", default=orders.quiet_ms, unit_ms=1_000),
+            max_lookups=read.integer("RECON_ORDER_LOOKUPS_PER_CYCLE", default=orders.max_lookups, least=0),
+            confirmation_spacing_ms=spacing,
+        ),
+        order_coverage=OrderCoveragePolicy(
+            enabled=read.flag("ENABLE_RECON_ORDER_COVERAGE", default=coverage.enabled),
+            dry_run=read.flag("RECON_ORDER_COVERAGE_DRY_RUN", default=coverage.dry_run),
+            baseline_ms=read.instant("RECON_ORDER_COVERAGE_BASELINE"),
+            max_inserts=read.integer("RECON_ORDER_COVERAGE_MAX_INSERTS", default=coverage.max_inserts),
+        ),
+        sub_tag_repair=SubTagRepairPolicy(
+            enabled=read.flag("ENABLE_RECON_SUB_TAG_REPAIR", default=tags.enabled),
+            dry_run=read.flag("RECON_SUB_TAG_REPAIR_DRY_RUN", default=tags.dry_run),
+            max_rows=read.integer("RECON_SUB_TAG_REPAIR_MAX_ROWS", default=tags.max_rows),
+        ),
+        position_parity=PositionParityPolicy(
+            enabled=read.flag("ENABLE_RECON_POSITION_PARITY_HEARTBEAT", default=positions.enabled),
+            dry_run=read.flag("RECON_POSITION_PARITY_DRY_RUN", default=positions.dry_run),
+            confirmations=read.integer("RECON_POSITION_PARITY_CONFIRMATIONS", default=positions.confirmations, least=1),
+            require_sub_tag=read.flag(
+                "RECON_POSITION_PARITY_REQUIRE_SUBTAG_ATTRIBUTION", default=positions.require_sub_tag
+            ),
+            max_notional_ratio=read.number(
+                "RECON_POSITION_PARITY_MAX_NOTIONAL_PCT", default=positions.max_notional_ratio
+            ),
+            confirmation_spacing_ms=spacing,
+            dust_abs_qty=backfill.dust_abs_qty,
+            crypto_fee_bps=backfill.crypto_fee_bps,
+        ),
+        watchdog=WatchdogPolicy(
+            integrity_enabled=read.flag("ENABLE_RECON_INTEGRITY_WATCHDOG", default=watchdog.integrity_enabled),
+            missing_in_db_threshold=read.integer(
+                "RECON_INTEGRITY_WATCHDOG_MISSING_DB_THRESHOLD", default=watchdog.missing_in_db_threshold, least=1
+            ),
+            no_go_threshold=read.integer(
+                "RECON_INTEGRITY_WATCHDOG_NO_GO_THRESHOLD", default=watchdog.no_go_threshold, least=1
+            ),
+            integrity_throttle_ms=read.integer(
+                "RECON_INTEGRITY_WATCHDOG_THROTTLE_MS", default=watchdog.integrity_throttle_ms
+            ),
+            skipped_throttle_ms=read.integer(
+                "RECONCILIATION_SLO_ALERT_THROTTLE_MS", default=watchdog.skipped_throttle_ms
+            ),
+            auto_resume=read.flag("ENABLE_RECON_WATCHDOG_AUTO_RESUME", default=watchdog.auto_resume),
+            min_pause_ms=read.integer(f"{resume}MIN_PAUSE_MS", default=watchdog.min_pause_ms),
+            clean_cycles=read.integer(f"{resume}CLEAN_CYCLES", default=watchdog.clean_cycles, least=1),
+            cooldown_ms=read.integer(f"{resume}COOLDOWN_MS", default=watchdog.cooldown_ms),
+            confirmation_spacing_ms=spacing,
+        ),
+    )
+
+
+def _read_alerts(read: _Reader) -> AlertSettings:
+    return AlertSettings(
+        webhook_url=read.text("RECON_ALERT_WEBHOOK_URL"),
+        webhook_format=read.choice("RECON_ALERT_WEBHOOK_FORMAT", default="slack", choices=("slack", "json")),
+        min_severity=read.choice("RECON_ALERT_MIN_SEVERITY", default="WARN", choices=("INFO", "WARN", "ERROR")),
+        timeout_seconds=float(
+            read.number("RECON_ALERT_TIMEOUT_SECONDS", default=Decimal(10), least=Decimal("0.1"), most=Decimal(50))
+        ),
+    )
+
+
 @dataclass(frozen=True)
 class AccountKeys:
     """The keys of one exchange account. The secret never shows in ``repr``."""
@@ -144,6 +261,9 @@ class Settings:
     """Everything that the operator may set, read once by what starts a process."""
 
     exit_backfill: ExitBackfillPolicy
+    cycle: CyclePolicy
+    """the rules of the five-minute cycle; its ``exit_backfill`` is the same as above"""
+    alerts: AlertSettings
     exit_backfill_dry_run: bool
     """``RECON_EXIT_BACKFILL_DRY_RUN``: the scheduled cycle only proposes"""
     require_review: bool
@@ -200,6 +320,8 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     read = _Reader(values)
     return Settings(
         exit_backfill=read_exit_backfill_policy(values),
+        cycle=read_cycle_policy(values),
+        alerts=_read_alerts(read),
         exit_backfill_dry_run=read.flag("RECON_EXIT_BACKFILL_DRY_RUN", default=True),
         require_review=read.flag("RECON_EXIT_BACKFILL_REQUIRE_REVIEW", default=True),
         managed_symbols=read.words("RECON_MANAGED_SYMBOLS"),

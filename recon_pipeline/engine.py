@@ -95,6 +95,29 @@ class ShardPlan:
     failures: Mapping[str, Failure]
 
 
+@dataclass(frozen=True)
+class ShardAccounts:
+    """What the exchange said of the accounts of a shard, read before the ledger."""
+
+    profile_ids: tuple[str, ...]
+    siblings: Mapping[str, Record]
+    """every profile on the accounts, by profile id"""
+    readings: Mapping[str, AccountReading]
+    """by account id"""
+    failures: Mapping[str, Failure]
+    """by profile id: unknown profiles, and those whose account could not be read at all"""
+    as_of_ms: int
+
+    @property
+    def present(self) -> list[str]:
+        """The wanted profiles that the ledger knows."""
+        return [profile for profile in self.profile_ids if profile in self.siblings]
+
+    def account_of(self, profile_id: str) -> str:
+        """The account of a profile that the ledger knows."""
+        return str(self.siblings[profile_id]["account_id"])
+
+
 def read_shard(
     profile_ids: Sequence[str],
     *,
@@ -109,6 +132,20 @@ def read_shard(
 
     :param managed_symbols: symbols in scope for profiles that name none of their own; None means all
     """
+    accounts = read_accounts(profile_ids, ledger=ledger, exchange=exchange, policy=policy, now_ms=now_ms)
+    # After the exchange, so that what a bot wrote meanwhile counts as recorded.
+    return read_ledger(accounts, ledger=ledger, new_batch_id=new_batch_id, managed_symbols=managed_symbols)
+
+
+def read_accounts(
+    profile_ids: Sequence[str],
+    *,
+    ledger: LedgerReader,
+    exchange: ExchangeReader,
+    policy: ExitBackfillPolicy,
+    now_ms: int,
+) -> ShardAccounts:
+    """Read each account of the profiles once."""
     wanted = tuple(dict.fromkeys(profile_ids))
     siblings = {str(row["profile_id"]): row for row in ledger.account_siblings(wanted)}
     failures = {
@@ -120,7 +157,6 @@ def read_shard(
     }
     present = [profile for profile in wanted if profile in siblings]
     account_ids = sorted({str(siblings[profile]["account_id"]) for profile in present})
-    audit_available = ledger.audit_available()
     readings = _read_accounts(exchange, account_ids, since_ms=now_ms - policy.lookback_ms, now_ms=now_ms)
     for profile in present:
         reading = readings[str(siblings[profile]["account_id"])]
@@ -128,27 +164,42 @@ def read_shard(
             failures[profile] = Failure(
                 "exchange", f"account {reading.account_id!r} could not be read: {reading.error}"
             )
-    # After the exchange, so that what a bot wrote meanwhile counts as recorded.
-    everyone = sorted(siblings)
-    rows = lifecycle_rows_frame(ledger.lifecycle_records(everyone))
+    return ShardAccounts(wanted, siblings, readings, failures, now_ms)
+
+
+def read_ledger(
+    accounts: ShardAccounts,
+    *,
+    ledger: LedgerReader,
+    new_batch_id: Callable[[], str],
+    managed_symbols: Sequence[str] | None = None,
+    records: Sequence[Record] | None = None,
+) -> ShardReading:
+    """Read the ledger of every profile on the accounts, and put it beside what the exchange said.
+
+    :param records: the ledger's rows where the caller has read them already, after the accounts
+    """
+    everyone = sorted(accounts.siblings)
+    rows = lifecycle_rows_frame(ledger.lifecycle_records(everyone) if records is None else records)
     paused = ledger.pause_state(everyone)
+    readings = accounts.readings
     inputs = ExitBackfillInputs(
         profiles=_profiles_frame(
-            siblings,
-            selected=set(present) - set(failures),
+            accounts.siblings,
+            selected=set(accounts.present) - set(accounts.failures),
             paused={profile: state.paused for profile, state in paused.items()},
             readings=readings,
-            audit_available=audit_available,
+            audit_available=ledger.audit_available(),
             managed_symbols=managed_symbols,
             new_batch_id=new_batch_id,
         ),
         lifecycle_rows=rows,
         exchange_orders=_joined([reading.orders for reading in readings.values()], EXCHANGE_ORDERS.empty()),
         positions=_joined([reading.positions for reading in readings.values()], POSITIONS.empty()),
-        consumption=consumption_frame(ledger.consumption(account_ids)),
+        consumption=consumption_frame(ledger.consumption(sorted(readings))),
         positions_unknown=frozenset(account for account, reading in readings.items() if not reading.positions_known),
     )
-    return ShardReading(wanted, inputs, readings, now_ms, failures)
+    return ShardReading(accounts.profile_ids, inputs, readings, accounts.as_of_ms, accounts.failures)
 
 
 def _read_accounts(

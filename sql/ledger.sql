@@ -17,14 +17,15 @@ WHERE account_id IN (
 ORDER BY profile_id;
 
 -- name: select_lifecycle_rows
--- Index orders (profile_id, ...). All rows of the profiles but those that are over and executed nothing; backfill rows of any
--- status, for a canceled one says that it was reverted.
+-- Index orders (profile_id, ...). All rows of the profiles but those that are over and executed nothing; backfill rows and
+-- synthetic exits of any status, for a canceled one says that it was reverted or superseded.
 SELECT profile_id, user_id, order_id, client_order_id, symbol, side, action, qty, quantity, filled_qty, price, status,
-       time_ms AS "timestamp", created_at, filled_at, trade_id, sub_tag, source
+       time_ms AS "timestamp", created_at, updated_at, filled_at, trade_id, sub_tag, source
 FROM recon.lifecycle_orders
 WHERE profile_id = ANY(:'profile_ids'::text[])
   AND (
     order_id LIKE 'BFILL-%'
+    OR order_id LIKE 'PARITY-%'
     OR status IS NULL
     OR lower(translate(trim(status), '- ', '__')) <> ALL(:'unfilled_statuses'::text[])
     OR filled_qty ~ '[^-+0.]'
@@ -38,6 +39,24 @@ SELECT profile_id, user_id, order_id, client_order_id, symbol, side, action, qty
 FROM recon.lifecycle_orders
 WHERE order_id = ANY(:'order_ids'::text[])
 ORDER BY order_id;
+
+-- name: select_rows_naming_orders
+-- Unique index orders (order_id), index orders (client_order_id). Rows that carry one of the ids in either column, whatever their
+-- profile and status: an order is missing in the ledger only where none of them is there.
+SELECT profile_id, user_id, order_id, client_order_id, symbol, side, action, qty, quantity, filled_qty, price, status,
+       time_ms AS "timestamp", created_at, updated_at, filled_at, trade_id, sub_tag, source
+FROM recon.lifecycle_orders
+WHERE order_id = ANY(:'exchange_ids'::text[])
+UNION
+SELECT profile_id, user_id, order_id, client_order_id, symbol, side, action, qty, quantity, filled_qty, price, status,
+       time_ms AS "timestamp", created_at, updated_at, filled_at, trade_id, sub_tag, source
+FROM recon.lifecycle_orders
+WHERE client_order_id = ANY(:'exchange_ids'::text[])
+ORDER BY profile_id, order_id;
+
+-- name: select_sub_tag_supported
+-- System catalogs only. Whether the bots' table has a place for sub-tags.
+SELECT recon.column_type('public.orders'::regclass, 'sub_tag') IS NOT NULL AS supported;
 
 -- name: select_consumption
 -- Index consumption_live_account_idx.

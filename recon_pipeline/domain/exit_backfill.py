@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from recon_pipeline.domain.account_slices import account_slices
 from recon_pipeline.domain.account_state import AccountState, Allocated, Outcome
 from recon_pipeline.domain.allocation import allocate, sum_by
 from recon_pipeline.domain.attribution import Attributions, KnownTrades, attribute_orders
@@ -42,8 +43,7 @@ from recon_pipeline.domain.plan import ExitBackfillInputs, ExitBackfillPlan, che
 from recon_pipeline.domain.policy import ExitBackfillPolicy
 from recon_pipeline.domain.positions import AccountPositions
 from recon_pipeline.domain.quantities import EPSILON_E9
-from recon_pipeline.domain.slices import build_slices, deduplicate_rows, in_display_order
-from recon_pipeline.domain.symbols import symbol_token
+from recon_pipeline.domain.slices import deduplicate_rows, in_display_order
 from recon_pipeline.domain.terms import BUY, MatchMethod, NoEvidence, SkippedReason
 
 Ints = NDArray[np.int64]
@@ -160,14 +160,7 @@ def _plan_account(
 ) -> Outcome:
     rows = deduplicate_rows(rows)
     orders = deduplicate_orders(orders)
-    crypto = frozenset(orders["symbol_token"].to_numpy()[orders["crypto"].to_numpy(dtype=bool)])
-    slices = build_slices(rows, crypto_tokens=crypto)
-    slices["account_id"] = account_id
-    slices["managed"] = _managed(slices, members)
-    nobody = (slices["user_id"] == "").to_numpy(dtype=bool)
-    if nobody.any():
-        owners = {member.profile_id: member.user_id for member in members}
-        slices.loc[nobody, "user_id"] = slices["profile_id"][nobody].map(owners)
+    slices = account_slices(account_id, rows, orders, members)
     known_pairs = (
         pair
         for frame in (rows, pending_rows)
@@ -196,22 +189,6 @@ def _plan_account(
     attributions = attribute_orders(orders, known, require_strong=policy.require_strong_attribution)
     allocated = _allocate(state, orders, capacity, defects, attributions, policy)
     return decide(state, orders, represented, allocated, rows, over_exits, policy)
-
-
-def _managed(slices: pd.DataFrame, members: Sequence[Any]) -> Bools:
-    scopes: dict[str, frozenset[str] | None] = {
-        member.profile_id: None
-        if member.managed_symbols is None
-        else frozenset(symbol_token(symbol) for symbol in member.managed_symbols)
-        for member in members
-    }
-    if all(scope is None for scope in scopes.values()):
-        return np.ones(len(slices), dtype=bool)
-    pairs = zip(slices["profile_id"], slices["symbol_token"], strict=True)
-    # A trade whose symbol can't be read is not hidden: it may be any symbol.
-    return np.array(
-        [not token or (scope := scopes[profile]) is None or token in scope for profile, token in pairs], dtype=bool
-    )
 
 
 def _state(

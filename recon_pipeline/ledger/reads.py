@@ -76,6 +76,14 @@ class PostgresLedger(Session):
         """Return the rows of ``orders`` among the ids, whatever their profile and status."""
         return self.rows("select_orders_by_id", {"order_ids": list(order_ids)})
 
+    def rows_naming_orders(self, exchange_ids: Iterable[str]) -> list[Row]:
+        """Return the rows of ``orders`` that carry one of the ids as order id or client order id, whatever else they say."""
+        return self.rows("select_rows_naming_orders", {"exchange_ids": sorted(set(exchange_ids) - {""})})
+
+    def sub_tag_supported(self) -> bool:
+        """Return whether ``orders`` has a column for sub-tags."""
+        return bool(self.rows("select_sub_tag_supported")[0]["supported"])
+
     def existing_order_ids(self, order_ids: Iterable[str]) -> set[str]:
         """Return the ids that ``orders`` has."""
         return {row["order_id"] for row in self.orders_by_id(order_ids)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from decimal import Decimal
 
+import psycopg
 import pytest
 
 from recon_pipeline.domain.readings import lifecycle_rows_frame
@@ -120,6 +121,7 @@ def test_a_row_arrives_exactly_as_it_is_written(ledger, writer):
             "timestamp": 1_700_000_000_123,
             "filled_at": dt.datetime(2023, 11, 14, 22, 13, 20, 123999, tzinfo=UTC),
             "created_at": dt.datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC),
+            "updated_at": dt.datetime(2023, 11, 14, 22, 13, 21, tzinfo=UTC),
             "trade_id": "t1",
             "action": "EXIT",
             "source": "BOT",
@@ -143,6 +145,7 @@ def test_a_row_arrives_exactly_as_it_is_written(ledger, writer):
             "status": "filled",
             "timestamp": 1_700_000_000_123,
             "created_at": dt.datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC),
+            "updated_at": dt.datetime(2023, 11, 14, 22, 13, 21, tzinfo=UTC),
             "filled_at": dt.datetime(2023, 11, 14, 22, 13, 20, 123999, tzinfo=UTC),
             "trade_id": "t1",
             "sub_tag": "bytelyst:p1:t1",
@@ -250,3 +253,23 @@ def test_a_reader_survives_a_lost_connection(database_url, ledger, writer):
         ).fetchone()
     assert ended == {"n": 1}
     assert ledger.profiles() == []
+
+
+def test_rows_that_name_an_exchange_order_by_either_id_are_found_whatever_their_status_and_profile(ledger, writer):
+    _orders(
+        writer,
+        {"order_id": "x1", "profile_id": "p1", "status": "canceled"},
+        {"order_id": "bot-2", "client_order_id": "c2", "profile_id": "p2", "status": "rejected"},
+        {"order_id": "c3", "profile_id": "p2", "status": "pending_new"},
+        {"order_id": "x9", "profile_id": "p1", "status": "filled"},
+    )
+    found = ledger.rows_naming_orders(["x1", "c1", "x2", "c2", "x3", "c3", ""])
+    assert [row["order_id"] for row in found] == ["x1", "bot-2", "c3"]
+    assert ledger.rows_naming_orders([]) == []
+
+
+def test_whether_the_table_has_a_place_for_sub_tags_is_known(ledger, database_url):
+    assert ledger.sub_tag_supported()
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        owner.execute("ALTER TABLE public.orders DROP COLUMN sub_tag")
+    assert not ledger.sub_tag_supported()

@@ -108,15 +108,20 @@ def represented_quantities(
     for exchange_order_id, quantity in consumed.values():
         for match in by_key.get(exchange_order_id, ()):
             represented[match] += int(quantity)
-    cited = _cited_orders(orders, rows.iloc[filled], backfills) if backfills else {}
+    cited = cited_orders(orders, rows.iloc[filled], backfills) if backfills else {}
     for row, match in cited.items():
         represented[match] += int(quantities[row])
         unknown[match] |= defects[row] in bad_quantity
     return integer_array(represented), unknown
 
 
-def _cited_orders(orders: pd.DataFrame, rows: pd.DataFrame, backfills: list[int]) -> dict[int, int]:
-    """For each backfill row whose order is in the reading: row position to order position."""
+def cited_orders(orders: pd.DataFrame, rows: pd.DataFrame, backfills: list[int]) -> dict[int, int]:
+    """For each backfill row whose order is in the reading: row position to order position.
+
+    :param orders: deduplicated EXCHANGE_ORDERS of one account
+    :param rows: ledger rows with the columns that LIFECYCLE_ROWS and LEDGER_ORDERS share
+    :param backfills: positions of the backfill rows among ``rows`` that no consumption explains
+    """
     order_ids, executed_at = orders["order_id"].to_numpy(), orders["executed_at_ms"].to_numpy()
     tokens, sides = orders["symbol_token"].to_numpy(), orders["side"].to_numpy()
     by_time: dict[int, list[int]] = {}

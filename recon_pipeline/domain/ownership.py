@@ -18,7 +18,7 @@ from recon_pipeline.domain.attribution import KnownTrades, TradeKey, inherited_k
 from recon_pipeline.domain.cycle_frames import ORDER_FACTS, CycleInputs
 from recon_pipeline.domain.evidence import deduplicate_orders
 from recon_pipeline.domain.frames import Column, Schema, frame_of, rows_of
-from recon_pipeline.domain.plan import BACKFILL_PREFIX
+from recon_pipeline.domain.stand_ins import STAND_IN_PREFIXES
 from recon_pipeline.domain.tags import client_readings, parse_sub_tag, tag_token
 from recon_pipeline.domain.terms import BUY, ENTRY, EXIT, SELL, opposite
 
@@ -66,8 +66,6 @@ OWNERSHIP = Schema(
     ),
 )
 
-_SYNTHETIC_PREFIXES: Final = (BACKFILL_PREFIX, "PARITY-")
-"""Rows that stand for no order of their own."""
 _ACTIONS: Final = {"entry": ENTRY, "exit": EXIT}
 
 
@@ -137,7 +135,7 @@ class _Ledger:
                 if row.side and row.action:
                     of = entries if row.action == ENTRY else exits
                     of.setdefault(trade, set()).add(row.side)
-            if row.order_id.startswith(_SYNTHETIC_PREFIXES):
+            if row.order_id.startswith(STAND_IN_PREFIXES):
                 continue
             for key in {row.order_id, row.client_order_id} - {""}:
                 by_key[key] = (*by_key.get(key, ()), row)

@@ -26,7 +26,7 @@ WHERE profile_id = ANY(:'profile_ids'::text[])
 ORDER BY profile_id;
 
 -- name: select_paused_watchdogs
--- Scan of recon.watchdogs, one row per profile. Profiles whose trading the watchdog itself paused.
+-- The whole of recon.watchdogs, one row per profile. Profiles whose trading the watchdog itself paused.
 SELECT profile_id
 FROM recon.watchdogs
 WHERE paused_at IS NOT NULL
@@ -185,13 +185,13 @@ WHERE profile_id = ANY(:'profile_ids'::text[])
 ORDER BY profile_id;
 
 -- name: select_lease_board
--- View recon.lease_board: one row per profile. Who holds what, until when, and how often somebody found it taken.
+-- View recon.lease_board, the whole of it: one row per profile. Who holds what, until when, and how often somebody found it taken.
 SELECT profile_id, held, owner, seconds_left, expires_at, renewed_at, token, contentions, last_contended_at, last_contended_with
 FROM recon.lease_board
 ORDER BY profile_id;
 
 -- name: select_watchdog_board
--- View recon.watchdog_board: one row per profile. Which watchdog has paused trading, and what it waits for.
+-- View recon.watchdog_board, the whole of it: one row per profile. Which watchdog has paused trading, and what it waits for.
 SELECT profile_id, paused_by_watchdog, paused_at, reason, mismatch_usd, capital_usd, mismatch_ratio, clean_cycles,
        last_clean_at, triggered_at, resumed_at, trading, trading_source, trading_since, trading_reason
 FROM recon.watchdog_board

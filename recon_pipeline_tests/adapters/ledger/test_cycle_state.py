@@ -8,9 +8,11 @@ from decimal import Decimal
 import psycopg
 import pytest
 
+from recon_pipeline.cycle.outcome import ReconciliationReport
 from recon_pipeline.domain.cycle_frames import ORDER_CONFIRMATIONS, PARITY_STATES
 from recon_pipeline.domain.frames import frame_of, rows_of
 from recon_pipeline.domain.watchdog import WatchdogState
+from recon_pipeline.ledger.boards import cycle_board, lease_board, watchdog_board
 from recon_pipeline.ledger.cycle_state import (
     contentions,
     latest_reports,
@@ -275,17 +277,13 @@ def test_contention_is_counted_with_its_holder(reader):
 # -- boards
 
 
-def board(connection, name):
-    return connection.execute(f"SELECT * FROM recon.{name} ORDER BY profile_id".encode()).fetchall()
-
-
 def test_the_lease_board_shows_who_holds_what_and_who_let_it_expire(reader):
     lease(reader, "p1", owner="run-1")
     lease(reader, "p2", owner="run-2")
     reader.execute("UPDATE recon.leases SET expires_at = clock_timestamp() WHERE profile_id = 'p2'")
     note_contention(reader, "p1", "run-1")
     note_contention(reader, "p4", "run-7")
-    shown = {row["profile_id"]: row for row in board(reader, "lease_board")}
+    shown = {row["profile_id"]: row for row in lease_board(reader)}
     assert {key: (row["held"], row["owner"], row["contentions"]) for key, row in shown.items()} == {
         "p1": (True, "run-1", 1),
         "p2": (False, "run-2", 0),
@@ -305,7 +303,7 @@ def test_the_watchdog_board_shows_the_pause_that_holds_for_the_profile(reader, d
         writer.execute(set_state, ["p1", "PAUSED", "recon_parity_watchdog", "money out of line"])
         writer.execute(set_state, ["p2", "RUNNING", "a person", "fine"])
         writer.execute(set_state, ["all", "RUNNING", "a person", ""])
-        shown = {row["profile_id"]: row for row in board(reader, "watchdog_board")}
+        shown = {row["profile_id"]: row for row in watchdog_board(reader)}
         assert {key: (row["trading"], row["trading_source"]) for key, row in shown.items()} == {
             "p1": ("PAUSED", "recon_parity_watchdog"),
             "p2": ("RUNNING", "a person"),
@@ -313,7 +311,7 @@ def test_the_watchdog_board_shows_the_pause_that_holds_for_the_profile(reader, d
         }
         assert (shown["p1"]["paused_by_watchdog"], shown["p1"]["mismatch_ratio"]) == (True, Decimal("0.6168"))
         writer.execute("UPDATE public.trading_control SET state = 'PAUSED', source = 'ops' WHERE scope = 'all'")
-        assert {row["trading_source"] for row in board(reader, "watchdog_board")} == {"ops"}
+        assert {row["trading_source"] for row in watchdog_board(reader)} == {"ops"}
 
 
 def test_the_cycle_board_shows_the_latest_report_of_each_profile(reader):
@@ -324,7 +322,7 @@ def test_the_cycle_board_shows_the_latest_report_of_each_profile(reader):
         reader, [report("p2", run_id="run-3", cycle_at_ms=T + 2, processed=False, skipped_reason="lease_held")]
     )
     note_contention(reader, "p2", "run-1")
-    shown = {row["profile_id"]: row for row in board(reader, "cycle_board")}
+    shown = {row["profile_id"]: row for row in cycle_board(reader)}
     assert {key: (row["run_id"], row["mismatch_count"], row["contentions"]) for key, row in shown.items()} == {
         "p1": ("run-2", 0, 0),
         "p2": ("run-1", 2, 1),
@@ -336,3 +334,22 @@ def test_the_cycle_board_shows_the_latest_report_of_each_profile(reader):
         ["order_parity"],
     )
     assert first["last_clean_at"] < first["cycle_at"]
+
+
+def test_the_cycle_board_has_a_column_for_every_field_of_a_report_but_its_lists(reader):
+    whole = ReconciliationReport(
+        "p1", "u1", "a1", "run-1", T, processed=True, evidence_complete=True, pause_source="ops"
+    )
+    save_reports(reader, [dataclasses.asdict(whole)])
+    [row] = cycle_board(reader)
+    elsewhere = {"user_id", "account_id", "cycle_at_ms", "no_go_reason_counts", "no_go_samples"}
+    fields = {field.name for field in dataclasses.fields(whole)} - elsewhere
+    shown = {name: row[name] for name in fields}
+    assert shown == {name: getattr(whole, name) for name in fields} | {"failed_stages": []}
+
+
+def test_the_boards_are_empty_before_the_first_cycle_and_show_a_profile_that_was_only_ever_contended(reader):
+    assert (lease_board(reader), watchdog_board(reader), cycle_board(reader)) == ([], [], [])
+    save_reports(reader, [report(processed=False, clean=False, skipped_reason="lease_held")])
+    [row] = cycle_board(reader)
+    assert (row["profile_id"], row["run_id"]) == ("p1", None)

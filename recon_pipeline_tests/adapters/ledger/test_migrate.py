@@ -11,25 +11,24 @@ import psycopg
 import pytest
 
 from recon_pipeline.ledger.database import connect
-from recon_pipeline.ledger.migrate import LOCK_KEY, MigrationError, migrate, pending
+from recon_pipeline.ledger.migrate import LOCK_KEY, MigrationError, migrate, migrations, pending
 from recon_pipeline.ledger.statements import sql_directory
 
-ALL = [
-    "0001_bot_tables",
-    "0002_backfill_audit",
-    "0003_recon_tables",
-    "0004_unfinished_exchange_orders",
-    "repeatable/10_conversions",
-    "repeatable/20_views",
-    "repeatable/30_roles",
-]
-REPEATABLE = ALL[4:]
+ALL = [migration.name for migration in migrations()]
+REPEATABLE = [migration.name for migration in migrations() if migration.repeatable]
 
 
 @pytest.fixture
 def directory(tmp_path):
     """A copy of the migrations that a test may change."""
     return shutil.copytree(sql_directory() / "migrations", tmp_path / "migrations")
+
+
+def test_numbered_files_come_first_and_rights_after_the_views_that_they_are_about():
+    assert ALL[:2] == ["0001_bot_tables", "0002_backfill_audit"]
+    assert ALL[-len(REPEATABLE) :] == REPEATABLE
+    assert REPEATABLE.index("repeatable/10_conversions") < REPEATABLE.index("repeatable/20_views")
+    assert REPEATABLE.index("repeatable/20_views") < REPEATABLE.index("repeatable/30_roles")
 
 
 def test_a_second_migration_has_nothing_to_do(empty_database_url):

@@ -9,46 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import pandas as pd
 
-from recon_pipeline.domain.attribution import KnownTrades, TradeKey, inherited_keys, is_bot_id
+from recon_pipeline.domain.attribution import KnownTrades, TradeKey, inherited_keys
 from recon_pipeline.domain.cycle_frames import ORDER_FACTS, CycleInputs
 from recon_pipeline.domain.evidence import deduplicate_orders
 from recon_pipeline.domain.frames import Column, Schema, frame_of, rows_of
+from recon_pipeline.domain.order_keys import CONTRADICTORY, Claim, How, Kind, named_profiles, read_keys
 from recon_pipeline.domain.stand_ins import STAND_IN_PREFIXES
-from recon_pipeline.domain.tags import client_readings, parse_sub_tag, tag_token
 from recon_pipeline.domain.terms import BUY, ENTRY, EXIT, SELL, opposite
-
-
-class Kind(StrEnum):
-    """What is known of an order's owner."""
-
-    OWNED = "owned"
-    """of ``profile_id`` and ``trade_id``"""
-    FOREIGN = "foreign"
-    """a bot's key names a profile that is none of this account's"""
-    UNATTRIBUTED = "unattributed"
-    """nothing names its trade; ``profile_id`` is set where the keys (or its row) name the profile alone"""
-    AMBIGUOUS = "ambiguous"
-    """what names it fits several profiles or trades"""
-    CONTRADICTORY = "contradictory"
-    """its keys, or a key and a ledger row, name different ones"""
-
-
-class How(StrEnum):
-    """What proved an owned order."""
-
-    TRADE_ID = "trade_id"
-    SUB_TAG = "sub_tag"
-    CLIENT_ORDER_ID = "client_order_id"
-    ROW = "row"
-    """a row of the ledger names the order by one of its ids"""
-    REPLACED = "replaced"
-    """a row of the ledger names an order that this one replaced"""
-
 
 OWNERSHIP = Schema(
     "ownership",
@@ -60,9 +31,8 @@ OWNERSHIP = Schema(
         Column("action", "text", "ENTRY or EXIT; empty where it can't be said, or the order is not owned"),
         Column("kind", "text", "owned, foreign, unattributed, ambiguous or contradictory"),
         Column("how", "text", "trade_id, sub_tag, client_order_id, row or replaced; empty where it is not owned"),
-        Column(
-            "row_order_ids", "list", "keys of the ledger's own rows that name it by either id: sorted tuple of text"
-        ),
+        Column("row_order_ids", "list", "keys of the ledger's own rows that name it by either id: sorted tuple"),
+        Column("named_profiles", "list", "every profile that a key or a row may mean: sorted tuple of text"),
     ),
 )
 
@@ -149,102 +119,6 @@ class _Ledger:
         return list(found.values())
 
 
-class Claim(NamedTuple):
-    """What the keys of one order say of its owner."""
-
-    kind: Kind
-    profile_id: str = ""
-    trade_id: str = ""
-    role: str = ""
-    """``entry`` or ``exit`` where the client order id says so"""
-    how: str = ""
-    candidates: frozenset[TradeKey] = frozenset()
-    """of an ambiguous order: the trades that fit; an empty trade stands for any of the profile"""
-    names_trade: bool = False
-    """of an unattributed order: a key names a trade that is not known here"""
-
-
-_FOREIGN: Final = Claim(Kind.FOREIGN)
-_CONTRADICTORY: Final = Claim(Kind.CONTRADICTORY)
-
-
-def read_keys(trade_id: str, sub_tag: str, client_order_id: str, known: KnownTrades) -> Claim:
-    """What the explicit keys of an order say (empty text where it carries none).
-
-    As ``attribution.attribute`` where that proves a trade; it also names the trade of an entry order, and the trade that a
-    client order id with a marker names before the ledger knows it.
-    """
-    tag = parse_sub_tag(sub_tag) if sub_tag else None
-    tag_profile, token = "", ""
-    if tag is not None:
-        owners = known.with_token(tag.profile_token)
-        if not owners:
-            return _FOREIGN
-        if len(owners) > 1:
-            return Claim(Kind.AMBIGUOUS, candidates=frozenset((owner, "") for owner in owners))
-        tag_profile, token = owners[0], tag.trade_token
-    tagged = known.tagged(tag_profile, token) if token else ()
-    owners = known.by_trade.get(trade_id, ()) if trade_id else ()
-    readings: set[tuple[str, str, str]] = set()
-    new = False
-    if is_bot_id(client_order_id):
-        named = known.named_by(client_order_id)
-        if not named:
-            return _CONTRADICTORY if tag_profile or owners else _FOREIGN
-        if tag_profile:
-            named = [(profile, rest) for profile, rest in named if profile == tag_profile]
-            if not named:
-                return _CONTRADICTORY
-        every = {(p, key.trade_id, key.role) for p, rest in named for key in client_readings(rest)}
-        readings = {reading for reading in every if reading[0] in known.by_trade.get(reading[1], ())}
-        if not readings:
-            if owners or tagged:
-                return _CONTRADICTORY
-            new = True
-            readings = {reading for reading in every if reading[2]}
-            if not readings:
-                profiles = {profile for profile, _ in named}
-                return _unproven(profiles, names_trade=True)
-    elif trade_id:
-        if not owners:
-            return _CONTRADICTORY if tagged else _unproven({tag_profile}, names_trade=True)
-        readings = {(owner, trade_id, "") for owner in owners}
-    elif token:
-        if not tagged:
-            return _unproven({tag_profile}, names_trade=True)
-        readings = {(tag_profile, trade, "") for trade in tagged}
-    else:
-        return _unproven({tag_profile}, names_trade=False)
-    fitting = {
-        (profile, trade): role
-        for profile, trade, role in readings
-        if (not trade_id or trade == trade_id)
-        and (not tag_profile or profile == tag_profile)
-        and (not token or tag_token(trade) == token)
-    }
-    if not fitting:
-        return _CONTRADICTORY
-    if len(fitting) > 1:
-        return Claim(Kind.AMBIGUOUS, candidates=frozenset(fitting))
-    (profile, trade), role = next(iter(fitting.items()))
-    return Claim(Kind.OWNED, profile, trade, role, _method(owners, tagged, new=new))
-
-
-def _unproven(profiles: set[str], *, names_trade: bool) -> Claim:
-    if len(profiles) > 1:
-        return Claim(Kind.AMBIGUOUS, candidates=frozenset((profile, "") for profile in profiles))
-    return Claim(Kind.UNATTRIBUTED, next(iter(profiles)), names_trade=names_trade)
-
-
-def _method(owners: tuple[str, ...], tagged: tuple[str, ...], *, new: bool) -> str:
-    """The strongest key that names one trade by itself."""
-    if new:
-        return How.CLIENT_ORDER_ID
-    if len(owners) == 1:
-        return How.TRADE_ID
-    return How.SUB_TAG if len(tagged) == 1 else How.CLIENT_ORDER_ID
-
-
 def _own_account(orders: pd.DataFrame, ledger: _Ledger) -> list[tuple[Any, ...]]:
     orders = _linked(orders)
     keys = inherited_keys(orders)
@@ -256,8 +130,12 @@ def _own_account(orders: pd.DataFrame, ledger: _Ledger) -> list[tuple[Any, ...]]
         rows = ledger.naming(order_id, client_id)
         before = _rows_before(index, replaces, client_ids, at, ledger) if replaces[index] else []
         claim = read_keys(keys[0][index], keys[1][index], keys[2][index], ledger.known)
-        for how, named in ((How.ROW, rows), (How.REPLACED, before)):
-            claim = _with_rows(claim, named, how)
+        for how, naming in ((How.ROW, rows), (How.REPLACED, before)):
+            claim = _with_rows(claim, naming, how)
+        named = {claim.profile_id} - {""}
+        if claim.kind in {Kind.AMBIGUOUS, Kind.CONTRADICTORY}:
+            named = {row.profile_id for row in (*rows, *before)}
+            named.update(named_profiles(keys[0][index], keys[1][index], keys[2][index], ledger.known))
         action = _action(claim, sides[index], [*rows, *before], ledger) if claim.kind == Kind.OWNED else ""
         out.append(
             (
@@ -269,6 +147,7 @@ def _own_account(orders: pd.DataFrame, ledger: _Ledger) -> list[tuple[Any, ...]]
                 str(claim.kind),
                 str(claim.how),
                 tuple(sorted({row.order_id for row in rows})),
+                tuple(sorted(named)),
             )
         )
     return out
@@ -312,18 +191,18 @@ def _with_rows(claim: Claim, rows: list[Any], how: How) -> Claim:
     profiles = {row.profile_id for row in rows}
     trades = {row.trade_id for row in rows} - {""}
     if claim.kind == Kind.FOREIGN or len(profiles) > 1 or len(trades) > 1:
-        return _CONTRADICTORY
+        return CONTRADICTORY
     profile, trade = next(iter(profiles)), next(iter(trades), "")
     if claim.kind == Kind.OWNED:
         same = profile == claim.profile_id and trade in {"", claim.trade_id}
-        return claim if same else _CONTRADICTORY
+        return claim if same else CONTRADICTORY
     if claim.kind == Kind.AMBIGUOUS:
         fits = (profile, trade) in claim.candidates or (profile, "") in claim.candidates
         if not fits and (trade or profile not in {owner for owner, _ in claim.candidates}):
-            return _CONTRADICTORY
+            return CONTRADICTORY
         return Claim(Kind.OWNED, profile, trade, how=how) if trade else claim
     if claim.profile_id not in {"", profile} or (claim.names_trade and trade):
-        return _CONTRADICTORY
+        return CONTRADICTORY
     if not trade:
         return claim._replace(profile_id=profile)
     return Claim(Kind.OWNED, profile, trade, how=how)

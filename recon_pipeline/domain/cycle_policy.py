@@ -42,6 +42,8 @@ class OrderCoveragePolicy:
     """``RECON_ORDER_COVERAGE_BASELINE`` (an instant): what executed before it is only counted; NO_TIME for none"""
     max_inserts: int = 50
     """``RECON_ORDER_COVERAGE_MAX_INSERTS``: rows per profile and cycle"""
+    quiet_ms: int = 5_000
+    """``RECON_ORDER_QUIET_PERIOD_SECONDS``: what executed more recently is left for the next cycle; its bot may be writing it"""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class PositionParityPolicy:
     """``RECON_EXIT_BACKFILL_DUST_ABS_QTY``: a position of at most this is flat"""
     crypto_fee_bps: Decimal = Decimal(25)
     """``RECON_EXIT_BACKFILL_CRYPTO_FEE_BPS``"""
+    lookback_ms: int = 72 * 3600 * 1000
+    """look-back of the exit backfill: what executed before it was not read"""
 
 
 @dataclass(frozen=True)

@@ -47,17 +47,13 @@ def stand_ins_of(orders: pd.DataFrame, rows: pd.DataFrame, consumption: pd.DataF
     :param rows: LEDGER_ORDERS of the account's profiles
     :param consumption: CONSUMPTION of live batches
     """
+    rows = distinct_rows(rows)
     filled = rows["status"].isin(list(FILLED_STATUSES)).to_numpy(dtype=bool)
     is_backfill = np.array([order_id.startswith(BACKFILL_PREFIX) for order_id in rows["order_id"]], dtype=bool)
     # Consumption may name rows under any key: what a batch once booked of an order without its id is known by it alone.
     consumed = {row.backfill_order_id: (row.exchange_order_id, int(row.qty_e9)) for row in rows_of(consumption)}
     explained = np.array([order_id in consumed for order_id in rows["order_id"]], dtype=bool)
     mine = rows[filled & (is_backfill | explained)].reset_index(drop=True)
-    once = {
-        (row.profile_id, row.order_id, row.trade_id, row.side, row.executed_e9, row.defect): index
-        for index, row in enumerate(rows_of(mine))
-    }
-    mine = mine.iloc[sorted(once.values())].reset_index(drop=True)
     found: dict[str, StandIns] = {}
     in_reading = set(orders["order_id"]) - {""}
     live = set(mine["order_id"])
@@ -83,6 +79,14 @@ def stand_ins_of(orders: pd.DataFrame, rows: pd.DataFrame, consumption: pd.DataF
     for entry in found.values():
         entry.rows.sort(key=newest_first)
     return found
+
+
+def distinct_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """LEDGER_ORDERS without exact duplicates."""
+    if len(rows) < 2:
+        return rows
+    repeated = rows.duplicated([name for name in rows.columns if name != "record"])
+    return rows[~repeated] if repeated.any() else rows
 
 
 def newest_first(row: Any) -> tuple[int, str]:

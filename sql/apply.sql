@@ -147,7 +147,7 @@ FOR NO KEY UPDATE;
 -- name: set_positions
 -- Primary key positions (profile_id, trade_id); compare-and-set on the whole row. A rollback restores through it as well.
 UPDATE public.positions AS t
-SET qty = v.qty, status = v.status, closed_at = v.closed_at, updated_at = now()
+SET qty = v.qty, avg_entry_price = v.avg_entry_price, status = v.status, closed_at = v.closed_at, updated_at = now()
 FROM jsonb_array_elements(:'records'::jsonb) AS r(item)
 CROSS JOIN LATERAL jsonb_populate_record(NULL::public.positions, r.item -> 'values') AS v
 WHERE t.profile_id = v.profile_id AND t.trade_id = v.trade_id AND to_jsonb(t) = (r.item ->> 'before')::jsonb
@@ -156,8 +156,8 @@ RETURNING t.trade_id::text AS trade_id, to_jsonb(t)::text AS image;
 -- name: set_trade_history
 -- Primary key trade_history (profile_id, trade_id); compare-and-set on the whole row. A rollback restores through it as well.
 UPDATE public.trade_history AS t
-SET exit_qty = v.exit_qty, exit_price = v.exit_price, realized_pnl_usd = v.realized_pnl_usd, status = v.status,
-    closed_at = v.closed_at, updated_at = now()
+SET entry_qty = v.entry_qty, entry_price = v.entry_price, exit_qty = v.exit_qty, exit_price = v.exit_price,
+    realized_pnl_usd = v.realized_pnl_usd, status = v.status, closed_at = v.closed_at, updated_at = now()
 FROM jsonb_array_elements(:'records'::jsonb) AS r(item)
 CROSS JOIN LATERAL jsonb_populate_record(NULL::public.trade_history, r.item -> 'values') AS v
 WHERE t.profile_id = v.profile_id AND t.trade_id = v.trade_id AND to_jsonb(t) = (r.item ->> 'before')::jsonb

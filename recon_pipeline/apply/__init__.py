@@ -1,11 +1,12 @@
-"""The only writer of the bots' tables: plans applied, rolled back and verified; trading paused and resumed.
+"""The only writer of the bots' tables: plans and corrections applied, rolled back and verified; trading paused and resumed.
 
 What belongs here: transactions, and the gates that are checked inside them. What does not: deciding what to write
 (``domain``), reading the ledger for a plan (``ledger``), settings and Dagster.
 
 Modules: ``outcomes`` (what an apply, a rollback, a verification answer), ``records`` (a plan as a document),
 ``dry_run``, ``applying``, ``gates`` (what the applying transaction checks), ``books`` (positions, trade history,
-capital), ``rolling_back``, ``verifying``, ``control``.
+capital), ``rolling_back``, ``verifying``, ``control``; for the corrections of a cycle ``corrections``, ``correction_gates``,
+``correction_books``.
 
 Guarantees
 ----------
@@ -19,12 +20,16 @@ Guarantees
 
 from recon_pipeline.apply.applying import apply_plan, find_stuck_batches
 from recon_pipeline.apply.control import TradingState, set_trading_state
+from recon_pipeline.apply.corrections import apply_corrections
 from recon_pipeline.apply.dry_run import record_plan
 from recon_pipeline.apply.outcomes import (
+    POSTPONEMENTS,
     ApplyResult,
     ApplyState,
     BatchVerification,
     Check,
+    CorrectionResult,
+    Postponed,
     RecordedPlan,
     RefusedReason,
     RollbackResult,
@@ -34,15 +39,19 @@ from recon_pipeline.apply.rolling_back import preview_rollback, rollback_batch
 from recon_pipeline.apply.verifying import verify_batch
 
 __all__ = [
+    "POSTPONEMENTS",
     "ApplyResult",
     "ApplyState",
     "BatchVerification",
     "Check",
+    "CorrectionResult",
+    "Postponed",
     "RecordedPlan",
     "RefusedReason",
     "RollbackResult",
     "RollbackState",
     "TradingState",
+    "apply_corrections",
     "apply_plan",
     "find_stuck_batches",
     "preview_rollback",

@@ -51,13 +51,19 @@ class Book:
 
 
 BOOKS: Final = (
-    Book("positions", "lock_position_images", "set_positions", position_after, ("qty", "status", "closed_at")),
+    Book(
+        "positions",
+        "lock_position_images",
+        "set_positions",
+        position_after,
+        ("qty", "avg_entry_price", "status", "closed_at"),
+    ),
     Book(
         "trade_history",
         "lock_trade_history_images",
         "set_trade_history",
         trade_history_after,
-        ("exit_qty", "exit_price", "realized_pnl_usd", "status", "closed_at"),
+        ("entry_qty", "entry_price", "exit_qty", "exit_price", "realized_pnl_usd", "status", "closed_at"),
     ),
     Book("capital_ledger", "lock_capital_images", "set_capital", capital_after, ("reserved_usd",)),
 )

@@ -25,7 +25,7 @@ from recon_pipeline.domain.readings import consumption_frame, lifecycle_rows_fra
 from recon_pipeline.domain.slices import build_slices, deduplicate_rows
 from recon_pipeline.domain.symbols import symbol_token
 from recon_pipeline.domain.terms import FILLED_STATUSES, FINAL_UNFILLED_STATUSES
-from recon_pipeline.ledger.database import Connection
+from recon_pipeline.ledger.database import Connection, Row
 from recon_pipeline.ledger.leases import Lease, check_lease
 from recon_pipeline.ledger.reads import ALL_TRADING, AUDIT_COLUMNS
 from recon_pipeline.ledger.statements import statement
@@ -234,24 +234,42 @@ def evidence_is_free(connection: Connection, plan: ProfilePlan) -> None:
             )
 
 
-def represented_now(
-    connection: Connection, account_id: str, evidence: pd.DataFrame, *, without: Iterable[str] = ()
-) -> tuple[list[int], list[bool]]:
-    """What the ledger represents of each order of EVIDENCE, and where that can't be told; ``without`` does not count."""
-    left_out = set(without)
+@dataclass(frozen=True)
+class Representation:
+    """What stands in the ledger about some exchange orders: read once, counted with and without some of its rows."""
+
+    orders: pd.DataFrame
+    rows: list[Row]
+    consumed: list[Row]
+
+    def of(self, *, without: Iterable[str] = ()) -> tuple[list[int], list[bool]]:
+        """What the ledger represents of each order, and where that can't be told; ``without`` does not count."""
+        left_out = set(without)
+        rows = deduplicate_rows(lifecycle_rows_frame(row for row in self.rows if row["order_id"] not in left_out))
+        live = consumption_frame(row for row in self.consumed if row["backfill_order_id"] not in left_out)
+        represented, unknown = represented_quantities(self.orders, rows, live)
+        return [int(units) for units in represented], [bool(flag) for flag in unknown]
+
+
+def read_representation(connection: Connection, account_id: str, evidence: pd.DataFrame) -> Representation:
+    """The account's rows and consumption about the orders of EVIDENCE."""
     orders = evidence.assign(symbol_token=[symbol_token(symbol) for symbol in evidence["symbol"]])
     ids = sorted({*orders["order_id"], *orders["client_order_id"]} - {""})
-    records = connection.execute(
+    rows = connection.execute(
         statement("select_rows_of_exchange_orders"), {"account_id": account_id, "exchange_ids": ids}
     ).fetchall()
-    rows = deduplicate_rows(lifecycle_rows_frame(row for row in records if row["order_id"] not in left_out))
     consumed = connection.execute(
         statement("select_consumption_of_exchange_orders"),
         {"account_id": account_id, "exchange_order_ids": sorted(orders["order_id"])},
     ).fetchall()
-    live = consumption_frame(row for row in consumed if row["backfill_order_id"] not in left_out)
-    represented, unknown = represented_quantities(orders, rows, live)
-    return [int(units) for units in represented], [bool(flag) for flag in unknown]
+    return Representation(orders, rows, consumed)
+
+
+def represented_now(
+    connection: Connection, account_id: str, evidence: pd.DataFrame, *, without: Iterable[str] = ()
+) -> tuple[list[int], list[bool]]:
+    """What the ledger represents of each order of EVIDENCE, and where that can't be told; ``without`` does not count."""
+    return read_representation(connection, account_id, evidence).of(without=without)
 
 
 def is_dust(proposals: pd.DataFrame) -> pd.Series[bool]:

@@ -5,6 +5,7 @@ What does not belong here: anything that reads or writes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -35,6 +36,7 @@ class RefusedReason(StrEnum):
     OUTCOME_UNKNOWN = "outcome_unknown"
     UNKNOWN_BATCH = "unknown_batch"
     NOT_APPLIED = "not_applied"
+    NOT_A_BACKFILL = "not_a_backfill"
 
 
 EXPLANATIONS: Final[dict[RefusedReason, str]] = {
@@ -56,6 +58,7 @@ EXPLANATIONS: Final[dict[RefusedReason, str]] = {
     RefusedReason.OUTCOME_UNKNOWN: "the connection was lost and the outcome can't be read: run again",
     RefusedReason.UNKNOWN_BATCH: "there is no such batch",
     RefusedReason.NOT_APPLIED: "the batch was never applied: there is nothing to take back",
+    RefusedReason.NOT_A_BACKFILL: "only batches of the exit backfill are rolled back: the next cycle judges the order anew",
 }
 
 
@@ -111,6 +114,63 @@ class ApplyResult:
     def inserted_rows(self) -> int:
         """Rows of the ledger that now count and did not before."""
         return len(self.inserted) + len(self.reapplied)
+
+
+class Postponed(StrEnum):
+    """Why one change of a correction was not written, while the others were. The next cycle decides anew."""
+
+    ROW_CHANGED = "row_changed"
+    ROW_MISSING = "row_missing"
+    ALREADY_EXISTS = "already_exists"
+    EVIDENCE_ALREADY_CONSUMED = "evidence_already_consumed"
+    STILL_NEEDED = "still_needed"
+    TRADE_CHANGED = "trade_changed"
+    PENDING_ORDER_BLOCKER = "pending_order_blocker"
+    CONFLICTING_QUANTITIES = "conflicting_quantities"
+    UNSUPPORTED_COLUMN = "unsupported_column"
+    UNSUPPORTED_STATUS = "unsupported_status"
+
+
+POSTPONEMENTS: Final[dict[Postponed, str]] = {
+    Postponed.ROW_CHANGED: "the row changed after this was decided",
+    Postponed.ROW_MISSING: "the row is gone",
+    Postponed.ALREADY_EXISTS: "somebody has recorded the order meanwhile",
+    Postponed.EVIDENCE_ALREADY_CONSUMED: "other rows represent the executed quantity that this one would",
+    Postponed.STILL_NEEDED: "without the row the ledger would say less than the exchange executed",
+    Postponed.TRADE_CHANGED: "the trade is not open as it was when this was decided",
+    Postponed.PENDING_ORDER_BLOCKER: "an order of the trade may still execute",
+    Postponed.CONFLICTING_QUANTITIES: "the row's quantity columns would contradict each other: mend the row",
+    Postponed.UNSUPPORTED_COLUMN: "the table orders lacks the column",
+    Postponed.UNSUPPORTED_STATUS: "the status of orders is an enumeration without this label: add it",
+}
+
+
+@dataclass(frozen=True)
+class CorrectionResult:
+    """What became of a correction plan. ``refused_reason`` is empty where nothing stood in its way as a whole."""
+
+    batch_id: str
+    profile_id: str
+    digest: str
+    state: ApplyState
+    applied: tuple[str, ...] = ()
+    """order ids of the rows that were inserted or updated, sorted"""
+    postponed: Mapping[str, str] = field(default_factory=dict)
+    """order id to a word of :class:`Postponed`, of the changes that were not written"""
+    books_updated: int = 0
+    """rows of positions, trade_history and capital_ledger that were inserted or changed"""
+    refused_reason: str = ""
+    detail: str = ""
+
+    @property
+    def corrections(self) -> int:
+        """Rows of ``orders`` that were written."""
+        return len(self.applied)
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is nothing that a person has to look at."""
+        return self.state in {ApplyState.APPLIED, ApplyState.NOTHING_TO_APPLY}
 
 
 class RollbackState(StrEnum):

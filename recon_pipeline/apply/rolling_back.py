@@ -17,6 +17,7 @@ from recon_pipeline.apply.applying import leased, nowhere
 from recon_pipeline.apply.books import BOOKS, RowChangedError, RowImage, as_parameter, lock_images, write_rows
 from recon_pipeline.apply.gates import Refused
 from recon_pipeline.apply.outcomes import EXPLANATIONS, RefusedReason, RollbackResult, RollbackState
+from recon_pipeline.apply.records import KIND
 from recon_pipeline.domain.rollback import (
     ORDERS,
     AuditedRow,
@@ -113,6 +114,8 @@ def _find(connection: Connection, batch_id: str) -> _Batch:
     row = read_batch(connection, batch_id)
     if row is not None:
         state = BatchState(row["state"])
+        if row["kind"] != KIND:
+            raise Refused(RefusedReason.NOT_A_BACKFILL, f"{batch_id} is of {row['kind']}")
         if state not in {*_LIVE, BatchState.REVERTED}:
             raise Refused(RefusedReason.NOT_APPLIED, f"{batch_id} is {state.value}")
         return _Batch(batch_id, row["profile_id"], row["account_id"], state)

@@ -12,12 +12,13 @@ from recon_pipeline.ledger.statements import sql_directory, statements
 
 PACKAGE = Path(recon_pipeline.__file__).parent
 BOT_TABLES = ("profiles", "orders", "positions", "trade_history", "capital_ledger", "trading_control")
-WRITERS = {"apply.sql", "rollback.sql", "control.sql"}
+WRITERS = {"apply.sql", "corrections.sql", "rollback.sql", "control.sql"}
 STAGE = {"demo.sql"}
 """What the sandbox's bots wrote before the curtain rises; only the sandbox may use it."""
 _TABLES = "|".join(BOT_TABLES)
 _WRITE = re.compile(
-    rf"\b(?:INSERT\s+INTO|UPDATE|MERGE\s+INTO|COPY)\s+(?:ONLY\s+)?(?:public\.)?\"?({_TABLES})\b|\brecon\.insert_orders\s*\(",
+    rf"\b(?:INSERT\s+INTO|UPDATE|MERGE\s+INTO|COPY)\s+(?:ONLY\s+)?(?:public\.)?\"?({_TABLES})\b|"
+    r"\brecon\.(?:insert_orders|update_orders|insert_positions|insert_trade_history|insert_capital)\s*\(",
     re.IGNORECASE,
 )
 _REMOVAL = re.compile(
@@ -27,7 +28,7 @@ _REMOVAL = re.compile(
 
 
 @pytest.mark.parametrize("name", sorted(statements()))
-def test_no_statement_outside_apply_rollback_and_control_writes_a_bots_table(name: str):
+def test_no_statement_outside_apply_corrections_rollback_and_control_writes_a_bots_table(name: str):
     found = statements()[name]
     if found.file not in WRITERS | STAGE:
         assert _WRITE.search(found.source) is None
@@ -43,6 +44,11 @@ def test_the_writing_statements_are_these_and_no_others():
         "set_capital",
         "cancel_backfill_orders",
         "set_trading_state",
+        "update_orders",
+        "insert_corrected_orders",
+        "insert_positions",
+        "insert_trade_history",
+        "insert_capital",
     }
 
 
@@ -80,7 +86,7 @@ def test_no_python_module_outside_the_sandbox_contains_sql_that_writes_a_bots_ta
 def test_only_the_apply_package_names_the_writing_statements():
     pattern = re.compile(
         r"\b(?:insert_backfill_orders|reapply_canceled_orders|set_positions|set_trade_history|set_capital|"
-        r"cancel_backfill_orders)\b"
+        r"cancel_backfill_orders|update_orders|insert_corrected_orders|insert_positions|insert_trade_history|insert_capital)\b"
     )
     users = {
         path.relative_to(PACKAGE).parts[0]

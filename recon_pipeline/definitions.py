@@ -8,18 +8,21 @@ from collections.abc import Mapping
 
 import dagster as dg
 
+from recon_pipeline.defs.boards import operations_board
 from recon_pipeline.defs.control import exit_backfill_rollback, exit_backfill_stuck_batch, pause_trading, resume_trading
-from recon_pipeline.defs.exit_backfill import exit_backfill, exit_backfill_apply, exit_backfill_dry_run
+from recon_pipeline.defs.exit_backfill import exit_backfill_apply, exit_backfill_dry_run
+from recon_pipeline.defs.reconciliation import reconcile, reconciliation
 from recon_pipeline.defs.resources import Outside
-from recon_pipeline.defs.schedules import dry_run_schedule
+from recon_pipeline.defs.schedules import dry_run_schedule, reconcile_schedule
 from recon_pipeline.defs.sensors import profiles_to_partitions, stuck_batches, unattended_apply_of_stuck_batches
 
 
 def build_definitions(overrides: Mapping[str, object] | None = None) -> dg.Definitions:
     """Return the project; ``overrides`` replaces resources by name."""
     return dg.Definitions(
-        assets=[exit_backfill],
+        assets=[reconciliation, operations_board],
         jobs=[
+            reconcile,
             exit_backfill_dry_run,
             exit_backfill_apply,
             exit_backfill_rollback,
@@ -27,7 +30,7 @@ def build_definitions(overrides: Mapping[str, object] | None = None) -> dg.Defin
             pause_trading,
             resume_trading,
         ],
-        schedules=[dry_run_schedule],
+        schedules=[reconcile_schedule, dry_run_schedule],
         sensors=[profiles_to_partitions, stuck_batches, unattended_apply_of_stuck_batches],
         resources={"outside": Outside(), **(overrides or {})},
         executor=dg.in_process_executor,

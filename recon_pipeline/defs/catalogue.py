@@ -1,7 +1,7 @@
 """Every asset and every check of the exit backfill: what it is, whose it is, its columns, what it comes from.
 
-Dagster concept: AssetSpec and AssetCheckSpec. What an operator reads before anything has run. Not here: how they are made
-(``exit_backfill``) and judged (``checks``).
+Dagster concept: AssetSpec and AssetCheckSpec. What an operator reads before anything has run. Not here: the assets of the
+cycle (``cycle_catalogue``), how any of them is made (``reconciliation``) and judged (``checks``).
 """
 
 from typing import Final
@@ -76,9 +76,18 @@ def _described(column: Column) -> str:
     return text.replace("<", "&lt;")
 
 
-def _spec(
-    key: str, group: str, schema: Schema, kinds: set[str], description: str, deps: tuple[str, ...] = ()
+def asset_spec(
+    key: str,
+    group: str,
+    schema: Schema,
+    kinds: set[str],
+    description: str,
+    deps: tuple[str, ...] = (),
+    *,
+    domain: str = "exit-backfill",
+    runbook: str = RUNBOOK,
 ) -> dg.AssetSpec:
+    """Return the spec of an asset of the one step: skippable, a partition per profile."""
     return dg.AssetSpec(
         key,
         deps=deps,
@@ -88,8 +97,8 @@ def _spec(
         kinds=kinds,
         skippable=True,
         partitions_def=profiles_partitions,
-        tags={"domain": "exit-backfill", "stage": group},
-        metadata={"dagster/column_schema": table_schema(schema), "runbook": dg.MetadataValue.text(RUNBOOK)},
+        tags={"domain": domain, "stage": group},
+        metadata={"dagster/column_schema": table_schema(schema), "runbook": dg.MetadataValue.text(runbook)},
     )
 
 
@@ -101,9 +110,11 @@ SLICES_KEY: Final = "open_trade_slices"
 PROPOSED_KEY: Final = "proposed_backfill_rows"
 AUDIT_KEY: Final = "backfill_audit_records"
 APPLIED_KEY: Final = "applied_backfill_rows"
+ORDER_PARITY_KEY: Final = "order_parity"
+ORDER_COVERAGE_KEY: Final = "order_coverage"
 
 SPECS: Final = (
-    _spec(
+    asset_spec(
         EXCHANGE_ORDERS_KEY,
         "exchange",
         EXCHANGE_ORDERS,
@@ -112,7 +123,7 @@ SPECS: Final = (
         "look-back, every order that is not finished, and both ends of every replacement.\n\n"
         "One reading per account and run, shared by all its profiles. The metadata say whether the reading is complete.",
     ),
-    _spec(
+    asset_spec(
         EVIDENCE_KEY,
         "exchange",
         EVIDENCE,
@@ -122,7 +133,7 @@ SPECS: Final = (
         "executed = represented + allocated + excess, checked for every order of every plan.",
         (EXCHANGE_ORDERS_KEY,),
     ),
-    _spec(
+    asset_spec(
         POSITIONS_KEY,
         "exchange",
         POSITIONS,
@@ -130,15 +141,17 @@ SPECS: Final = (
         "What the exchange account holds, read before and after the executions; both readings must agree.\n\n"
         "A symbol absent from a complete reading is flat. A position that could not be read is unknown, never flat.",
     ),
-    _spec(
+    asset_spec(
         LIFECYCLE_KEY,
         "ledger",
         LIFECYCLE_ROWS,
         {"postgres", "parquet"},
         "Rows of the bots' table `orders` that executed or may yet execute, and backfill rows of any status.\n\n"
-        "Read after the exchange, so that what a bot recorded meanwhile counts as recorded.",
+        "Read after the exchange, so that what a bot recorded meanwhile counts as recorded; in a cycle, after the corrections "
+        "of order parity and order coverage.",
+        (ORDER_PARITY_KEY, ORDER_COVERAGE_KEY),
     ),
-    _spec(
+    asset_spec(
         SLICES_KEY,
         "exit_backfill",
         SLICES,
@@ -147,7 +160,7 @@ SPECS: Final = (
         "Over-exited trades and trades outside the managed symbols are reported in the metadata, never hidden.",
         (LIFECYCLE_KEY,),
     ),
-    _spec(
+    asset_spec(
         PROPOSED_KEY,
         "exit_backfill",
         PROPOSALS,
@@ -158,7 +171,7 @@ SPECS: Final = (
         "changes nothing.",
         (SLICES_KEY, EVIDENCE_KEY, POSITIONS_KEY),
     ),
-    _spec(
+    asset_spec(
         AUDIT_KEY,
         "exit_backfill",
         AUDIT_ROWS,
@@ -167,7 +180,7 @@ SPECS: Final = (
         "thing that is written; in an apply they are committed before anything else.",
         (PROPOSED_KEY,),
     ),
-    _spec(
+    asset_spec(
         APPLIED_KEY,
         "exit_backfill",
         APPLIED,

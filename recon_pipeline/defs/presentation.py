@@ -65,11 +65,10 @@ def summary(outcome: Outcome) -> str:
 def metadata_of(outcome: Outcome, key: str, *, dashboard_url: str, location: str) -> Metadata:
     """Return the metadata of one asset's materialization for one profile."""
     plan, account = outcome.plan, outcome.account
-    if plan is None or account is None or outcome.reading is None:
+    if plan is None or account is None:
         raise ValueError(f"profile {outcome.profile_id} has no plan to show")
-    inputs = outcome.reading.inputs
     if key == cat.EXCHANGE_ORDERS_KEY:
-        own = inputs.exchange_orders[inputs.exchange_orders["account_id"] == plan.account_id]
+        own = account.orders
         executed = own[own["executed_e9"] > 0]
         entries: Metadata = {
             "orders": len(own),
@@ -85,7 +84,10 @@ def metadata_of(outcome: Outcome, key: str, *, dashboard_url: str, location: str
     if key == cat.POSITIONS_KEY:
         return {**_positions(account), **_common(outcome, stages.POSITIONS_STAGE)}
     if key == cat.LIFECYCLE_KEY:
-        rows = inputs.lifecycle_rows[inputs.lifecycle_rows["profile_id"] == outcome.profile_id]
+        rows = outcome.lifecycle_rows
+        if rows is None:
+            raise ValueError(f"profile {outcome.profile_id} has no rows to show")
+        rows = rows[rows["profile_id"] == outcome.profile_id]
         entries = {
             "rows": len(rows),
             "trades": int(rows["trade_id"].nunique()),
@@ -322,7 +324,7 @@ def apply_config(digest: str, *, reapply_reverted: bool) -> dict[str, Any]:
     config: dict[str, Any] = {"expected_digest": digest}
     if reapply_reverted:
         config["reapply_reverted"] = True
-    return {"ops": {"exit_backfill": {"config": config}}}
+    return {"ops": {"reconciliation": {"config": config}}}
 
 
 def as_yaml(value: Mapping[str, Any], indent: int = 0) -> str:

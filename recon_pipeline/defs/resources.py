@@ -10,8 +10,9 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from recon_pipeline.cycle.ports import CycleExchange
 from recon_pipeline.exchange.credentials import AccountCredentials
-from recon_pipeline.exchange.gateway import AccountReading, ExchangeReader
+from recon_pipeline.exchange.gateway import AccountReading, LookupResult, Unknown
 from recon_pipeline.exchange.rate_budget import RateBudgets
 from recon_pipeline.ledger.evidence_store import EvidenceStore
 from recon_pipeline.ledger.reads import PauseState, PostgresLedger
@@ -59,7 +60,7 @@ class Outside:
         """Return the ledger, read as ``recon_reader``."""
         return AttentiveLedger(settings.database_url, application_name="recon run")
 
-    def exchange(self, settings: Settings, account_ids: Iterable[str], store: EvidenceStore) -> ExchangeReader:
+    def exchange(self, settings: Settings, account_ids: Iterable[str], store: EvidenceStore) -> "KeyedReader":
         """Return a reader of the accounts, each with its own keys."""
         with self._lock:
             # One budget per account and process: the reading after an apply counts with the one before it.
@@ -92,18 +93,29 @@ class KeyedReader:
         self._account_ids = sorted(set(account_ids))
         self._store = store
         self._lock = threading.Lock()
-        self._reader: ExchangeReader | None = None
+        self._reader: CycleExchange | None = None
         self._missing: dict[str, str] = {}
 
     def read_account(self, account_id: str, *, since_ms: int, now_ms: int) -> AccountReading:
         """Read everything executed on the account since ``since_ms``, and its positions. Failures are values."""
-        with self._lock:
-            reader = self._reader = self._reader or self._connect()
+        reader = self._connected()
         if account_id in self._missing:
             return AccountReading.failed(account_id, self._missing[account_id], since_ms=since_ms, now_ms=now_ms)
         return reader.read_account(account_id, since_ms=since_ms, now_ms=now_ms)
 
-    def _connect(self) -> ExchangeReader:
+    def look_up_all(self, account_id: str, orders: Sequence[tuple[str, str]]) -> Sequence[LookupResult]:
+        """Look orders up, given as (order id, client order id); the results are in the same order."""
+        reader = self._connected()
+        if account_id in self._missing:
+            return [Unknown(self._missing[account_id], transient=False) for _ in orders]
+        return reader.look_up_all(account_id, orders)
+
+    def _connected(self) -> CycleExchange:
+        with self._lock:
+            self._reader = self._reader or self._connect()
+            return self._reader
+
+    def _connect(self) -> CycleExchange:
         from recon_pipeline.exchange.alpaca import ClientLimits
         from recon_pipeline.exchange.evidence import ReadingPolicy
         from recon_pipeline.exchange.reader import AlpacaReader

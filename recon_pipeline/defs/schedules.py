@@ -1,8 +1,9 @@
-"""The schedule of the dry run: every five minutes, all profiles, shard by shard. Stopped until an operator starts it.
+"""The schedules: the cycle, and the dry run of the exit backfill, every five minutes, all profiles, shard by shard.
 
-Dagster concept: a schedule that emits one run per shard, a contiguous range of partitions. It selects the plan alone and no
-check, and records a plan only where it differs from the newest one on record: a quiet profile costs one event a run. It
-never applies. Not here: what a run does (``exit_backfill``).
+Dagster concept: a schedule that emits one run per shard, a contiguous range of partitions. Both are stopped until an operator
+starts them, and select one asset each, so that a quiet profile costs one event a run. The dry run selects no check and never
+applies; the cycle selects its report and the report's checks, and writes what its settings allow. Not here: what a run does
+(``reconciliation``).
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,8 +12,11 @@ from typing import Final
 import dagster as dg
 
 from recon_pipeline.defs import catalogue as cat
-from recon_pipeline.defs.exit_backfill import SCHEDULED, TRIGGER_TAG, exit_backfill_dry_run
+from recon_pipeline.defs import cycle_catalogue as cycle
+from recon_pipeline.defs.exit_backfill import exit_backfill_dry_run
 from recon_pipeline.defs.partitions import PROFILES
+from recon_pipeline.defs.reconciliation import reconcile
+from recon_pipeline.defs.reporting import SCHEDULED, TRIGGER_TAG
 from recon_pipeline.defs.resources import Outside
 from recon_pipeline.settings import SettingError
 
@@ -42,18 +46,14 @@ def is_still_running(instance: dg.DagsterInstance, job_name: str, shard: str) ->
     return bool(instance.get_run_records(unfinished, limit=1))
 
 
-@dg.schedule(
-    name="exit_backfill_dry_run_every_five_minutes",
-    cron_schedule=CRON,
-    job=exit_backfill_dry_run,
-    default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="Plans every profile every five minutes and writes nothing but audit rows of plans that changed. One run per "
-    "shard of RECON_SHARD_SIZE profiles; a shard whose last run still works is left out.",
-)
-def dry_run_schedule(
-    context: dg.ScheduleEvaluationContext, outside: dg.ResourceParam[Outside]
+def _requests(
+    context: dg.ScheduleEvaluationContext,
+    outside: Outside,
+    job_name: str,
+    asset: str,
+    checks: Sequence[dg.AssetCheckKey],
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """Emit one run per shard."""
+    """One run per shard that does not work on an earlier one."""
     try:
         size = outside.settings().shard_size
     except SettingError as error:
@@ -69,14 +69,46 @@ def dry_run_schedule(
     waiting = []
     for number, (first, last) in enumerate(shards(keys, size)):
         shard = str(number)
-        if is_still_running(context.instance, exit_backfill_dry_run.name, shard):
+        if is_still_running(context.instance, job_name, shard):
             waiting.append(shard)
             continue
         yield dg.RunRequest(
             run_key=f"{tick}:{shard}",
-            asset_selection=[dg.AssetKey(cat.PROPOSED_KEY)],
-            asset_check_keys=[],
+            asset_selection=[dg.AssetKey(asset)],
+            asset_check_keys=list(checks),
             tags={TRIGGER_TAG: SCHEDULED, SHARD_TAG: shard, RANGE_START: first, RANGE_END: last},
         )
     if waiting and len(waiting) == len(list(shards(keys, size))):
         yield dg.SkipReason(f"The last run still works, shard {', '.join(waiting)}.")
+
+
+@dg.schedule(
+    name="exit_backfill_dry_run_every_five_minutes",
+    cron_schedule=CRON,
+    job=exit_backfill_dry_run,
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="Plans every profile every five minutes and writes nothing but audit rows of plans that changed. One run per "
+    "shard of RECON_SHARD_SIZE profiles; a shard whose last run still works is left out. Not needed where "
+    "reconcile_every_five_minutes runs, which plans too.",
+)
+def dry_run_schedule(
+    context: dg.ScheduleEvaluationContext, outside: dg.ResourceParam[Outside]
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Emit one run per shard."""
+    yield from _requests(context, outside, exit_backfill_dry_run.name, cat.PROPOSED_KEY, [])
+
+
+@dg.schedule(
+    name="reconcile_every_five_minutes",
+    cron_schedule=CRON,
+    job=reconcile,
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="**The cycle**: reconciles every profile every five minutes. Each step writes the bots' tables only where its "
+    "own ..._DRY_RUN setting is false. One run per shard of RECON_SHARD_SIZE profiles; a shard whose last run still works is "
+    "left out. Stopped until you start it.",
+)
+def reconcile_schedule(
+    context: dg.ScheduleEvaluationContext, outside: dg.ResourceParam[Outside]
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Emit one run per shard."""
+    yield from _requests(context, outside, reconcile.name, cycle.REPORT_KEY, [check.key for check in cycle.CHECKS])

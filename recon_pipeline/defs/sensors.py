@@ -11,8 +11,9 @@ import dagster as dg
 
 from recon_pipeline.apply import find_stuck_batches
 from recon_pipeline.defs.control import exit_backfill_stuck_batch
-from recon_pipeline.defs.exit_backfill import TRIGGER_TAG, exit_backfill_apply
+from recon_pipeline.defs.exit_backfill import exit_backfill_apply
 from recon_pipeline.defs.partitions import PROFILES, can_be_a_partition, profiles_partitions
+from recon_pipeline.defs.reporting import TRIGGER_TAG
 from recon_pipeline.defs.resources import Outside
 from recon_pipeline.ledger.database import DatabaseUnavailableError
 from recon_pipeline.settings import SettingError

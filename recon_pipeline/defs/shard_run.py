@@ -14,6 +14,8 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+import pandas as pd
+
 from recon_pipeline.apply import ApplyResult, BatchVerification, RecordedPlan, apply_plan, record_plan, verify_batch
 from recon_pipeline.apply.outcomes import ApplyState
 from recon_pipeline.apply.records import KIND, plan_document
@@ -74,6 +76,8 @@ class Outcome:
     plan: ProfilePlan | None = None
     reading: ShardReading | None = None
     account: AccountReading | None = None
+    lifecycle_rows: pd.DataFrame | None = None
+    """LIFECYCLE_ROWS of the account's profiles"""
     pause: PauseState = RUNNING
     skipped_reason: str = ""
     skipped_detail: str = ""
@@ -172,6 +176,7 @@ def _planned(
         plan=plan,
         reading=reading,
         account=reading.account_of(profile_id),
+        lifecycle_rows=reading.inputs.lifecycle_rows,
         pause=ledger.pauses.get(profile_id, RUNNING),
         skipped_reason=reason,
         skipped_detail=detail,

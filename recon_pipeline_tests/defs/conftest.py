@@ -85,7 +85,7 @@ class World:
         *,
         partitions: tuple[str, str] | None = None,
         config: Mapping[str, object] | None = None,
-        op: str = "exit_backfill",
+        op: str = "reconciliation",
         tags: Mapping[str, str] | None = None,
         assets: list[str] | None = None,
     ) -> dg.ExecuteInProcessResult:

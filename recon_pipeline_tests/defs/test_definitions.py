@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 
 from recon_pipeline.definitions import build_definitions, defs
-from recon_pipeline.defs import catalogue
+from recon_pipeline.defs import catalogue, cycle_catalogue
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -52,7 +52,9 @@ def test_the_assets_their_groups_and_what_they_come_from():
         "exchange_orders": ("exchange", []),
         "exchange_fill_evidence": ("exchange", ["exchange_orders"]),
         "exchange_positions": ("exchange", []),
-        "lifecycle_rows": ("ledger", []),
+        "order_parity": ("reconciliation", ["exchange_orders"]),
+        "order_coverage": ("reconciliation", ["exchange_orders", "order_parity"]),
+        "lifecycle_rows": ("ledger", ["order_coverage", "order_parity"]),
         "open_trade_slices": ("exit_backfill", ["lifecycle_rows"]),
         "proposed_backfill_rows": (
             "exit_backfill",
@@ -60,7 +62,25 @@ def test_the_assets_their_groups_and_what_they_come_from():
         ),
         "backfill_audit_records": ("exit_backfill", ["proposed_backfill_rows"]),
         "applied_backfill_rows": ("exit_backfill", ["backfill_audit_records"]),
+        "sub_tag_repair": ("reconciliation", ["lifecycle_rows"]),
+        "position_parity": (
+            "reconciliation",
+            ["exchange_positions", "open_trade_slices", "proposed_backfill_rows", "sub_tag_repair"],
+        ),
+        "reconciliation_report": (
+            "reconciliation",
+            ["order_coverage", "order_parity", "position_parity", "proposed_backfill_rows", "sub_tag_repair"],
+        ),
+        "operations_board": ("reconciliation", []),
     }
+
+
+def test_one_step_makes_every_asset_of_a_profile_so_that_one_profile_stops_no_other():
+    """Dagster would split a multi-asset whose parts come from each other by way of another asset."""
+    repository = defs.get_repository_def()
+    job = repository.get_job("reconcile")
+    assert [node.name for node in job.nodes] == ["reconciliation"]
+    assert {len(repository.get_job(name).nodes) for name in ("exit_backfill_dry_run", "exit_backfill_apply")} == {1}
 
 
 def test_the_jobs_and_what_they_materialize():
@@ -69,6 +89,7 @@ def test_the_jobs_and_what_they_materialize():
     assert {
         name: sorted(key.to_user_string() for key in job.asset_layer.selected_asset_keys) for name, job in jobs.items()
     } == {
+        "reconcile": sorted([*catalogue.DRY_RUN_KEYS, *cycle_catalogue.CYCLE_KEYS]),
         "exit_backfill_dry_run": sorted(catalogue.DRY_RUN_KEYS),
         "exit_backfill_apply": sorted([*catalogue.DRY_RUN_KEYS, "applied_backfill_rows"]),
         "exit_backfill_rollback": [],
@@ -82,9 +103,10 @@ def test_the_jobs_and_what_they_materialize():
 
 def test_the_schedules_and_the_sensors_and_what_runs_without_being_started():
     repository = defs.get_repository_def()
-    assert [(s.name, s.cron_schedule, s.job_name, s.default_status.value) for s in repository.schedule_defs] == [
-        ("exit_backfill_dry_run_every_five_minutes", "*/5 * * * *", "exit_backfill_dry_run", "STOPPED")
-    ]
+    assert {(s.name, s.cron_schedule, s.job_name, s.default_status.value) for s in repository.schedule_defs} == {
+        ("exit_backfill_dry_run_every_five_minutes", "*/5 * * * *", "exit_backfill_dry_run", "STOPPED"),
+        ("reconcile_every_five_minutes", "*/5 * * * *", "reconcile", "STOPPED"),
+    }
     sensors = {
         s.name: ([target.job_name for target in s.targets], s.default_status.value) for s in repository.sensor_defs
     }
@@ -104,14 +126,14 @@ def test_nothing_that_runs_by_itself_can_reach_an_apply():
         if sensor.default_status is dg.DefaultSensorStatus.RUNNING:
             automatic |= {target.job_name for target in sensor.targets}
     automatic |= {schedule.job_name for schedule in repository.schedule_defs}
-    assert automatic == {"exit_backfill_stuck_batch", "exit_backfill_dry_run"}
+    assert automatic == {"exit_backfill_stuck_batch", "exit_backfill_dry_run", "reconcile"}
     for name in automatic:
         assert applied not in repository.get_job(name).asset_layer.selected_asset_keys
         assert "roll_back_batch" not in {node.name for node in repository.get_job(name).nodes}
     assert all(spec.automation_condition is None for spec in defs.resolve_all_asset_specs())
 
 
-@pytest.mark.parametrize("spec", list(catalogue.SPECS), ids=lambda spec: spec.key.to_user_string())
+@pytest.mark.parametrize("spec", [*catalogue.SPECS, *cycle_catalogue.SPECS], ids=lambda spec: spec.key.to_user_string())
 def test_every_asset_says_what_it_is(spec: dg.AssetSpec):
     assert len(spec.description) > 80
     assert list(spec.owners) == ["team:trading-operations"]
@@ -140,7 +162,17 @@ def test_every_check_is_a_sentence_with_a_description():
         "dry_run_left_the_ledger_unchanged": "backfill_audit_records",
         "planning_again_proposes_nothing": "applied_backfill_rows",
     }
-    assert all(len(check.description) > 40 for check in catalogue.CHECKS)
+    assert {check.name for check in cycle_catalogue.CHECKS} == {
+        "ledger_is_in_line",
+        "no_trade_waits_for_a_person",
+        "no_correction_is_postponed",
+        "every_stage_ran",
+        "watchdog_is_quiet",
+        "lease_is_free",
+        "every_ledger_row_is_usable",
+    }
+    assert {check.asset_key.to_user_string() for check in cycle_catalogue.CHECKS} == {"reconciliation_report"}
+    assert all(len(check.description) > 40 for check in (*catalogue.CHECKS, *cycle_catalogue.CHECKS))
 
 
 def test_no_secret_can_be_seen_in_the_launchpad():

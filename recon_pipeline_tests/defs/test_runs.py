@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import dagster as dg
 import pytest
 
-from recon_pipeline.defs import catalogue
+from recon_pipeline.defs import catalogue, cycle_catalogue
 from recon_pipeline.defs.snapshots import RunSnapshots
 from recon_pipeline.defs.stages import load_reading
 from recon_pipeline.domain.exit_backfill import plan_exit_backfill
@@ -22,6 +22,7 @@ from recon_pipeline_tests.defs.conftest import World
 
 BTC, ETH, AAPL, AMD, AMZN = "t-btc-trend", "t-eth-swing", "t-aapl-momentum", "t-amd-hold", "t-amzn-returned"
 PLAN, APPLIED = "proposed_backfill_rows", "applied_backfill_rows"
+ALL_SPECS = (*catalogue.SPECS, *cycle_catalogue.SPECS)
 
 
 def dry_run(world: World, profile: str) -> dict[str, object]:
@@ -161,7 +162,7 @@ def test_the_link_of_a_plan_opens_the_apply_with_its_digest_and_its_profile(worl
     parts = urlsplit(address)
     query = parse_qs(parts.query)
     assert parts.path == "/locations/recon_pipeline/jobs/exit_backfill_apply/playground/setup"
-    assert query["config"] == [f'ops:\n  exit_backfill:\n    config:\n      expected_digest: "{plan["digest"]}"\n']
+    assert query["config"] == [f'ops:\n  reconciliation:\n    config:\n      expected_digest: "{plan["digest"]}"\n']
     assert (query["tags[0][key]"], query["tags[0][value]"]) == (["dagster/partition"], [AAPL])
 
 
@@ -211,11 +212,20 @@ def test_without_review_where_the_operator_says_so_an_apply_needs_no_digest(worl
 
 
 def test_materializing_every_asset_in_the_ui_applies_nothing(world: World):
-    """'Materialize all' selects applied_backfill_rows too; it has no digest."""
+    """'Materialize all' selects reconciliation_report too, so it is a cycle: a dry run until the settings say otherwise."""
     world.pause()
     before = world.everything()
-    result = world.run("__ASSET_JOB", AAPL)
-    assert not result.success
+    result = world.run("__ASSET_JOB", AAPL, assets=[spec.key.to_user_string() for spec in ALL_SPECS])
+    assert result.success
+    assert world.everything() == before
+    assert statuses(world, PLAN)[AAPL] == "MATERIALIZED"
+    assert statuses(world, APPLIED)[AAPL] == "MISSING"
+
+
+def test_selecting_the_applied_rows_without_a_digest_applies_nothing(world: World):
+    world.pause()
+    before = world.everything()
+    result = world.run("__ASSET_JOB", AAPL, assets=[*catalogue.DRY_RUN_KEYS, APPLIED])
     assert "review_required" in failure(result)
     assert world.everything() == before
     assert statuses(world, PLAN)[AAPL] == "MATERIALIZED"

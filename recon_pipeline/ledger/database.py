@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import operator
+from collections.abc import Mapping
 from decimal import Decimal
 from functools import partial
 from typing import Any, Final, Literal, SupportsIndex, TypeAlias
@@ -108,10 +109,21 @@ def redact(text: str, database_url: str) -> str:
         parts = conninfo_to_dict(database_url)
     except psycopg.Error:
         return "the URL is malformed (its text is withheld, it may hold a password)"
-    secrets = [str(parts[key]) for key in ("password", "sslpassword", "passfile", "sslkey") if parts.get(key)]
-    for secret in [database_url, *sorted(secrets, key=len, reverse=True)]:
+    for secret in [database_url, *sorted(_secret_parts(parts), key=len, reverse=True)]:
         text = text.replace(secret, "***")
     return text
+
+
+def secrets_of(database_url: str) -> list[str]:
+    """Return what must not be told of a URL: all of it, and the secrets in it, for whoever redacts more than one."""
+    try:
+        return [database_url, *_secret_parts(conninfo_to_dict(database_url))]
+    except psycopg.Error:
+        return [database_url]
+
+
+def _secret_parts(parts: Mapping[str, Any]) -> list[str]:
+    return [str(parts[key]) for key in ("password", "sslpassword", "passfile", "sslkey") if parts.get(key)]
 
 
 def _json_value(value: object) -> str | int:

@@ -3,6 +3,7 @@
 # make test   what CI runs
 # make lint   the static part of it
 # make bench  the engine's time and memory at 1,000 to 1,000,000 open trades
+# make soak   thirty simulated days of bots, mishaps and faults against the truth (half an hour; make test has a short form)
 #
 # Each first makes .venv from requirements.lock (pinned by hash) if it is missing or stale. Options: PYTHON=python3.12,
 # ARGS='...' for what the command behind the target takes, e.g. make dev ARGS='--port 3100'.
@@ -17,7 +18,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_ROOT_USER_ACTION = ignore
 
-.PHONY: help demo dev test lint bench clean .venv .spec
+.PHONY: help demo dev test lint bench soak clean .venv .spec
 .DEFAULT_GOAL := help
 
 help:
@@ -31,6 +32,9 @@ dev: .venv
 
 bench: .venv
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+soak: .venv
+	@$(BIN)/python -m recon_pipeline_tests.soak $(ARGS)
 
 lint: .venv
 	$(BIN)/python -m ruff check .

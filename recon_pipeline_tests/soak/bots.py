@@ -1,4 +1,4 @@
-"""Bots: they open trades, place orders at the exchange, follow them, and write down what they saw, with the mishaps drawn for them.
+"""Bots: they open trades, place orders, follow them, and write down what they saw, with the mishaps drawn for them.
 
 A bot knows from the exchange what it holds; the ledger is what it writes, never what it trades by, and it does not stop for a
 pause. So the world at the exchange is the same whatever the pipeline does.
@@ -321,10 +321,8 @@ class Bot:
     def _row_of(self, following: Following, order: Order, key: str, *, status: str = "") -> BotRow:
         executed = Decimal(0) if status == "pending_new" else order.filled_qty
         if not status:
-            if order.is_open:
-                status = "partially_filled" if executed else "new"
-            else:
-                status = "filled" if executed else order.status
+            names = ("partially_filled", "new") if order.is_open else ("filled", order.status)
+            status = names[0] if executed else names[1]
         if following.rows is Rows.MISREAD_END and order.status in {"canceled", "expired"}:
             status, executed = order.status, Decimal(0)
         done = status == "filled"

@@ -57,12 +57,13 @@ WITH rows AS (
                / nullif(sum(done) FILTER (WHERE action = 'EXIT' AND done > 0), 0), 9) AS exit_price,
          min(filled_at) FILTER (WHERE done > 0) AS opened_at, max(filled_at) FILTER (WHERE done > 0) AS last_at,
          coalesce(sum((ordered - done) * price)
-                  FILTER (WHERE action = 'ENTRY' AND status IN ('pending_new', 'new', 'accepted', 'partially_filled')), 0) AS waiting
+                  FILTER (WHERE action = 'ENTRY' AND status IN ('pending_new', 'new', 'partially_filled')), 0) AS waiting
   FROM rows
 ), now AS (
   SELECT *, entry_qty - exit_qty AS open, entry_qty > 0 AND entry_qty - exit_qty <= 0.00000001 AS closed FROM told
 ), position AS (
-  INSERT INTO public.positions AS p (profile_id, trade_id, symbol, side, qty, avg_entry_price, status, opened_at, closed_at, updated_at)
+  INSERT INTO public.positions AS p
+    (profile_id, trade_id, symbol, side, qty, avg_entry_price, status, opened_at, closed_at, updated_at)
   SELECT %(profile_id)s, %(trade_id)s, %(symbol)s, %(side)s, open, entry_price,
          CASE WHEN closed THEN 'closed' ELSE 'open' END, opened_at, CASE WHEN closed THEN last_at END, %(at)s
   FROM now WHERE entry_qty > 0

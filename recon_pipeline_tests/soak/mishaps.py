@@ -10,7 +10,6 @@ from typing import TypeVar
 
 from recon_pipeline.sandbox.exchange import Fault, FaultKind
 
-
 T = TypeVar("T")
 
 

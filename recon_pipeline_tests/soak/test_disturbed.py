@@ -1,0 +1,49 @@
+"""Two schedulers at once, and kill -9 at any moment, change nothing in the result."""
+
+from __future__ import annotations
+
+import pytest
+
+from recon_pipeline_tests.soak.checker import Checker
+from recon_pipeline_tests.soak.cycles import Alone
+from recon_pipeline_tests.soak.disturbed import Killed, TwoAtOnce
+from recon_pipeline_tests.soak.driver import Plan, world
+from recon_pipeline_tests.soak.report import report
+from recon_pipeline_tests.soak.verdict import judge_end
+
+PLAN = Plan(seed=23, days=5, bursts_per_day=2, burst=1, trades_per_day=1.5, trouble=0)
+
+
+def lived(postgres, runner_class) -> tuple:
+    url = postgres.new_database(migrated=True)
+    try:
+        with world(PLAN, url) as made:
+            checker = Checker(made)
+            runner = runner_class(made, checker.after_cycle)
+            made.live(runner)
+            verdict = judge_end(made, runner.log.names)
+            return runner, checker, verdict, report(made, checker, runner.log, verdict)
+    finally:
+        postgres.drop(url)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(postgres):
+    _, checker, verdict, text = lived(postgres, Alone)
+    assert (checker.wrong, verdict.problems) == ([], []), text
+    return verdict
+
+
+def test_two_schedulers_at_once_even_where_one_loses_its_leases_end_in_the_undisturbed_ledger(postgres, undisturbed):
+    runner, checker, verdict, text = lived(postgres, TwoAtOnce)
+    assert checker.wrong == [], text
+    assert verdict.picture == undisturbed.picture, text
+    assert runner.both_worked > 0
+
+
+def test_kill_9_at_any_moment_and_the_cycle_again_end_in_the_undisturbed_ledger(postgres, undisturbed):
+    runner, checker, verdict, text = lived(postgres, Killed)
+    assert checker.wrong == [], text
+    assert verdict.picture == undisturbed.picture, text
+    assert runner.deaths >= 8
+    assert runner.deaths_while_writing >= 5

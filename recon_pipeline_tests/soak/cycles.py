@@ -32,6 +32,7 @@ from recon_pipeline.ledger.reads import PostgresLedger
 from recon_pipeline_tests.soak.cast import moment
 from recon_pipeline_tests.soak.driver import KEY, SECRET, World
 from recon_pipeline_tests.soak.mishaps import Trouble
+from recon_pipeline_tests.soak.verdict import Name
 
 LEASE_SECONDS = 30.0
 POLICY = CyclePolicy(
@@ -58,16 +59,6 @@ class Place:
     def of(cls, world: World) -> Place:
         names = tuple(profile.profile_id for profile in world.profiles)
         return cls(world.database_url, world.sim.url, tuple(world.account_ids), names)
-
-
-@dataclass(frozen=True)
-class Name:
-    """A difference as the pipeline names it."""
-
-    profile_id: str
-    trade_id: str
-    order_id: str
-    reason: str
 
 
 @dataclass

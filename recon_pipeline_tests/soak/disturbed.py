@@ -19,9 +19,10 @@ import psycopg
 
 from recon_pipeline.cycle.outcome import ProfileCycle
 from recon_pipeline.sandbox.exchange import FaultKind
-from recon_pipeline_tests.soak.cycles import Log, Name, Place, Scheduler, arm, names_of
+from recon_pipeline_tests.soak.cycles import Log, Place, Scheduler, arm, names_of
 from recon_pipeline_tests.soak.driver import World
 from recon_pipeline_tests.soak.mishaps import Trouble
+from recon_pipeline_tests.soak.verdict import Name
 
 CHILD_SECONDS = 60.0
 WRITING = ("recon apply", "recon cycle")

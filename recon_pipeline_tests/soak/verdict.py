@@ -10,13 +10,22 @@ from decimal import Decimal
 from typing import Any
 
 from recon_pipeline_tests.soak.checker import book_problems
-from recon_pipeline_tests.soak.cycles import Name
 from recon_pipeline_tests.soak.driver import World
 from recon_pipeline_tests.soak.rows import BACKFILL, COUNTING, SYNTHETIC, RowReader, executed_of
 from recon_pipeline_tests.soak.truth import ZERO, Fact, Trade, TradeKey
 
 OVER = frozenset({"canceled", "expired", "rejected", "replaced"})
 VOLATILE = ("id", "created_at", "updated_at")
+
+
+@dataclass(frozen=True)
+class Name:
+    """A difference as the pipeline names it."""
+
+    profile_id: str
+    trade_id: str
+    order_id: str
+    reason: str
 
 
 @dataclass(frozen=True)

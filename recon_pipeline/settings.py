@@ -211,6 +211,7 @@ def read_cycle_policy(values: Mapping[str, object]) -> CyclePolicy:
             confirmation_spacing_ms=spacing,
             dust_abs_qty=backfill.dust_abs_qty,
             crypto_fee_bps=backfill.crypto_fee_bps,
+            lookback_ms=backfill.lookback_ms,
         ),
         watchdog=WatchdogPolicy(
             integrity_enabled=read.flag("ENABLE_RECON_INTEGRITY_WATCHDOG", default=watchdog.integrity_enabled),

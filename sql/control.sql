@@ -15,3 +15,9 @@ ON CONFLICT (scope) DO UPDATE
 SET state = excluded.state, source = excluded.source, reason = excluded.reason, updated_at = excluded.updated_at,
     since = CASE WHEN t.state = excluded.state THEN t.since ELSE excluded.since END
 RETURNING scope, state, source, since, reason;
+
+-- name: ensure_trading_state
+-- Primary key trading_control (scope). A row to lock; trading without a row is running already.
+INSERT INTO public.trading_control (scope, state, source, since, reason, updated_at)
+VALUES (:'scope', 'RUNNING', :'source', :'at'::timestamptz, '', :'at'::timestamptz)
+ON CONFLICT (scope) DO NOTHING;

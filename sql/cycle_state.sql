@@ -25,12 +25,12 @@ FROM recon.watchdogs
 WHERE profile_id = ANY(:'profile_ids'::text[])
 ORDER BY profile_id;
 
--- name: select_paused_watchdogs
--- The whole of recon.watchdogs, one row per profile. Profiles whose trading the watchdog itself paused.
-SELECT profile_id
-FROM recon.watchdogs
-WHERE paused_at IS NOT NULL
-ORDER BY profile_id;
+-- name: select_standing_pauses
+-- The whole of trading_control, which has a row for all trading and at most one per profile. What is paused now, and by whom.
+SELECT scope, source, recon.to_ms(since) AS since_ms
+FROM recon.trading_states()
+WHERE state = 'PAUSED'
+ORDER BY scope;
 
 -- name: save_order_confirmations
 -- Primary key of recon.order_confirmations; row locks on what changes. An order that is missing from the rows is in line again:

@@ -19,14 +19,21 @@ from recon_pipeline.domain.corrections import COMPARED, CorrectionPlan, Handler,
 from recon_pipeline.domain.frames import NO_TIME
 from recon_pipeline.domain.instants import parse_instant
 from recon_pipeline.domain.order_values import executed_units, inserted_values, updated_values
-from recon_pipeline.domain.quantities import EPSILON_E9
+from recon_pipeline.domain.quantities import EPSILON_E9, parse_decimal, to_e9
 from recon_pipeline.domain.readings import lifecycle_rows_frame, text_of
-from recon_pipeline.domain.terms import FINAL_UNFILLED_STATUSES, normalise_side, normalise_status
+from recon_pipeline.domain.stand_ins import SYNTHETIC_PREFIX
+from recon_pipeline.domain.terms import (
+    ENTRY,
+    EXIT,
+    FINAL_UNFILLED_STATUSES,
+    normalise_action,
+    normalise_side,
+    normalise_status,
+)
 from recon_pipeline.domain.trade_books import NOTHING, TradeState, trade_state
 from recon_pipeline.ledger.database import Connection, Row
 from recon_pipeline.ledger.statements import statement
 
-SYNTHETIC_PREFIX: Final = "PARITY-"
 _UNCITED: Final = frozenset({Handler.SYNTHETIC_EXIT, Handler.SUB_TAG})
 """Handlers whose rows represent no exchange order."""
 
@@ -153,11 +160,13 @@ def judge(
 
 
 def judge_evidence(connection: Connection, plan: CorrectionPlan, judgement: Judgement, rows: Mapping[str, Row]) -> None:
-    """Per cited order: what the ledger represents after the changes is within what was executed, and no less than before.
+    """Per cited order: after the changes the ledger represents no more than was executed, and no less than before.
 
-    Call it under ``gates.lock_account``. Changes that would break it are postponed; what is left is counted again.
+    Less only where it was too much before. Call it under ``gates.lock_account``. Changes that would break it are postponed,
+    and what is left is counted again.
     """
-    if not plan.executed_e9:
+    cited = cited_orders(plan)
+    if not cited:
         return
     reading = read_representation(connection, plan.account_id, evidence_frame(plan, rows))
     orders = list(reading.orders["order_id"])
@@ -167,13 +176,13 @@ def judge_evidence(connection: Connection, plan: CorrectionPlan, judgement: Judg
         judgement.expected = dict(zip(orders, after, strict=True))
         refused: dict[str, Postponed] = {}
         for index, order_id in enumerate(orders):
-            executed = plan.executed_e9[order_id]
-            about = [found for found in judgement.chosen.values() if _cited(found.change) == order_id]
+            executed = cited[order_id]
+            about = [found for found in judgement.chosen.values() if about_order(found.change) == order_id]
             if unknown[index] or after[index] > executed:
                 refused |= {
                     found.change.order_id: Postponed.EVIDENCE_ALREADY_CONSUMED for found in about if found.grows
                 }
-            if after[index] < min(before[index], executed):
+            if after[index] < before[index] <= executed:
                 refused |= {
                     found.change.order_id: Postponed.STILL_NEEDED
                     for found in about
@@ -185,20 +194,31 @@ def judge_evidence(connection: Connection, plan: CorrectionPlan, judgement: Judg
             judgement.postpone([order_id], reason)
 
 
+def cited_orders(plan: CorrectionPlan) -> dict[str, int]:
+    """Executed quantity of the orders that the changes are about, in units of 1e-9: cited, or named by a cause."""
+    out = dict(plan.executed_e9)
+    for change in plan.changes:
+        said = parse_decimal(change.cause.get("executed"))
+        if change.handler is Handler.SUPERSEDE and said is not None and about_order(change):
+            out.setdefault(about_order(change), to_e9(said))
+    return out
+
+
 def evidence_frame(plan: CorrectionPlan, rows: Mapping[str, Row]) -> pd.DataFrame:
     """The cited orders with the columns that ``gates.read_representation`` needs, sorted by id."""
     known: dict[str, tuple[str, str, int]] = {}
+    clients = client_ids(plan)
     for change in plan.changes:
         spelled: Mapping[str, object] = change.values if change.inserts else rows.get(change.order_id, {})
         at = parse_instant(change.cause.get("filled_at") or change.values.get("filled_at"))
         symbol, side = text_of(spelled.get("symbol")), normalise_side(spelled.get("side"))
-        known.setdefault(_cited(change), (symbol, side, NO_TIME if at is None else at))
-    orders = sorted(plan.executed_e9)
+        known.setdefault(about_order(change), (symbol, side, NO_TIME if at is None else at))
+    orders = sorted(cited_orders(plan))
     facts = [known.get(order_id, ("", "", NO_TIME)) for order_id in orders]
     return pd.DataFrame(
         {
             "order_id": pd.Series(orders, dtype=object),
-            "client_order_id": pd.Series([plan.client_order_ids.get(one, "") for one in orders], dtype=object),
+            "client_order_id": pd.Series([clients.get(order_id, "") for order_id in orders], dtype=object),
             "symbol": pd.Series([symbol for symbol, _, _ in facts], dtype=object),
             "side": pd.Series([side for _, side, _ in facts], dtype=object),
             "executed_at_ms": pd.Series([at for _, _, at in facts], dtype="int64"),
@@ -206,11 +226,20 @@ def evidence_frame(plan: CorrectionPlan, rows: Mapping[str, Row]) -> pd.DataFram
     )
 
 
+def client_ids(plan: CorrectionPlan) -> dict[str, str]:
+    """Client order ids of the orders that the changes are about, as far as they have one."""
+    out = {order_id: client for order_id, client in plan.client_order_ids.items() if client}
+    for change in plan.changes:
+        if client := text_of(change.cause.get("client_order_id")):
+            out.setdefault(about_order(change), client)
+    return out
+
+
 def names_its_order(found: Candidate, plan: CorrectionPlan) -> bool:
     """Whether the row carries an id of the order that it represents, so that anybody can tell which one."""
     order_id = found.change.exchange_order_id
     own = {text_of(found.record.get("order_id")), text_of(found.record.get("client_order_id"))} - {""}
-    return bool(own & ({order_id, plan.client_order_ids.get(order_id, "")} - {""}))
+    return bool(own & ({order_id, client_ids(plan).get(order_id, "")} - {""}))
 
 
 def _candidate(
@@ -255,7 +284,7 @@ def _check_quantity(found: Candidate) -> None:
         )
     if found.grows and not change.exchange_order_id and change.handler not in _UNCITED:
         raise ValueError(f"{change.order_id} writes executed quantity and cites no order")
-    if found.executed_after_e9 < found.executed_before_e9 and change.handler is not Handler.SUPERSEDE:
+    if found.executed_after_e9 < found.executed_before_e9 - EPSILON_E9 and change.handler is not Handler.SUPERSEDE:
         raise ValueError(f"{change.order_id} would lose executed quantity by {change.handler.value}")
 
 
@@ -271,25 +300,40 @@ def _in_the_way(change: OrderChange, plan: CorrectionPlan, name: str, rows: Mapp
 
 
 def _judge_trades(judgement: Judgement, states: Mapping[str, tuple[TradeState, pd.DataFrame]]) -> None:
-    """Rows without an execution behind them: they must still fit what the trade is."""
+    """Rows without an execution behind them: they must still fit what the trade is, and what the plan makes of it."""
     closing: dict[str, list[Candidate]] = {}
-    for found in list(judgement.chosen.values()):
+    opening: dict[str, list[Candidate]] = {}
+    exited: dict[str, int] = {}
+    for found in judgement.chosen.values():
         change = found.change
-        state, rows = states.get(change.trade_id, (NOTHING, None))
         if change.handler is Handler.SYNTHETIC_EXIT:
-            if rows is not None and not rows["status"].isin(["filled", *FINAL_UNFILLED_STATUSES]).all():
-                judgement.postpone([change.order_id], Postponed.PENDING_ORDER_BLOCKER)
-            else:
-                closing.setdefault(change.trade_id, []).append(found)
+            closing.setdefault(change.trade_id, []).append(found)
         elif change.handler is Handler.SUPERSEDE and change.order_id.startswith(SYNTHETIC_PREFIX):
-            over_exited = state.exit_e9 > state.entry_e9 + EPSILON_E9
-            if not over_exited:
-                judgement.postpone([change.order_id], Postponed.TRADE_CHANGED)
+            opening.setdefault(change.trade_id, []).append(found)
+        else:
+            state, _ = states.get(change.trade_id, (NOTHING, None))
+            more = found.executed_after_e9 - found.executed_before_e9
+            exited[change.trade_id] = exited.get(change.trade_id, 0) + (more if _exits(found, state) else -more)
     for trade_id, candidates in closing.items():
-        state, _ = states.get(trade_id, (NOTHING, None))
+        state, rows = states.get(trade_id, (NOTHING, None))
         wanted = sum(found.executed_after_e9 for found in candidates)
-        if not state.understood or abs(wanted - (state.entry_e9 - state.exit_e9)) > EPSILON_E9:
-            judgement.postpone([found.change.order_id for found in candidates], Postponed.TRADE_CHANGED)
+        ids = [found.change.order_id for found in candidates]
+        if rows is not None and not rows["status"].isin(["filled", *FINAL_UNFILLED_STATUSES]).all():
+            judgement.postpone(ids, Postponed.PENDING_ORDER_BLOCKER)
+        elif not state.understood or abs(wanted - (state.entry_e9 - state.exit_e9)) > EPSILON_E9:
+            judgement.postpone(ids, Postponed.TRADE_CHANGED)
+    for trade_id, candidates in opening.items():
+        state, _ = states.get(trade_id, (NOTHING, None))
+        too_much = state.exit_e9 + exited.get(trade_id, 0) - state.entry_e9
+        for found in candidates:
+            if too_much <= EPSILON_E9:
+                judgement.postpone([found.change.order_id], Postponed.TRADE_CHANGED)
+            too_much -= found.executed_before_e9
+
+
+def _exits(found: Candidate, state: TradeState) -> bool:
+    action = normalise_action(found.record.get("action"))
+    return action == EXIT or (action != ENTRY and normalise_side(found.record.get("side")) != state.entry_side)
 
 
 def _after(reading: Representation, judgement: Judgement) -> tuple[list[int], list[bool]]:
@@ -306,18 +350,18 @@ def _after(reading: Representation, judgement: Judgement) -> tuple[list[int], li
     return after, unknown
 
 
-def _cited(change: OrderChange) -> str:
+def about_order(change: OrderChange) -> str:
     """The exchange order that the change is about."""
     return change.exchange_order_id or text_of(change.cause.get("exchange_order_id"))
 
 
 def _names(change: OrderChange, plan: CorrectionPlan) -> set[str]:
     """The ids under which the ledger may hold the order of a new row."""
-    order_id = _cited(change)
+    order_id = about_order(change)
     names: tuple[Any, ...] = (
         change.order_id,
         order_id,
-        plan.client_order_ids.get(order_id, ""),
+        client_ids(plan).get(order_id, ""),
         change.values.get("client_order_id"),
     )
     return {name for name in map(text_of, names) if name}

@@ -313,15 +313,17 @@ def _consume(connection: Connection, work: _Work, chosen: Iterable[Candidate]) -
 def _check_represented(
     connection: Connection, plan: CorrectionPlan, judgement: Judgement, rows: Mapping[str, Row]
 ) -> None:
-    """The ledger represents of each cited order what was worked out before the rows were written."""
-    if not plan.executed_e9:
+    """The ledger represents of each cited order what was worked out before the rows were written.
+
+    :raises WrittenMeanwhileError: it does not: a bot, which takes no lock of the account, recorded the order in between
+    """
+    if not judgement.expected:
         return
     evidence = evidence_frame(plan, rows)
     found, _ = gates.represented_now(connection, plan.account_id, evidence)
     for order_id, units in zip(evidence["order_id"], found, strict=True):
         if units != judgement.expected[order_id]:
-            raise Refused(
-                RefusedReason.NOT_WRITTEN_EXACTLY,
+            raise WrittenMeanwhileError(
                 f"order {order_id}: the ledger represents {decimal_text_e9(units)} of it,"
                 f" expected {decimal_text_e9(judgement.expected[order_id])}",
             )

@@ -14,7 +14,16 @@ import psycopg
 
 from recon_pipeline.apply import gates
 from recon_pipeline.apply.applying import leased, nowhere
-from recon_pipeline.apply.books import BOOKS, RowChangedError, RowImage, as_parameter, lock_images, write_rows
+from recon_pipeline.apply.books import (
+    BOOKS,
+    CorrectionRow,
+    RowChangedError,
+    RowImage,
+    as_parameter,
+    insert_corrections,
+    lock_images,
+    write_rows,
+)
 from recon_pipeline.apply.gates import Refused
 from recon_pipeline.apply.outcomes import EXPLANATIONS, RefusedReason, RollbackResult, RollbackState
 from recon_pipeline.apply.records import KIND
@@ -44,6 +53,8 @@ from recon_pipeline.ledger.leases import Lease
 from recon_pipeline.ledger.statements import statement
 
 FAULT_POINTS: Final = ("gates_held", "orders_canceled", "books_restored", "batch_reverted", "committed_rollback")
+ROLLBACK_PREFIX: Final = "RECON-ROLLBACK-"
+ROLLBACK_KIND: Final = "rollback"
 _LIVE: Final = (BatchState.APPLIED, BatchState.PARTLY_REVERTED)
 _AUDITED: Final = frozenset({Decision.APPLIED.value, Decision.SKIP_EXISTING.value})
 
@@ -224,6 +235,10 @@ def _take_back(
     rows = connection.execute(statement("cancel_backfill_orders"), {"records": as_parameter(records)}).fetchall()
     if len(rows) != len(cancels):
         raise RowChangedError("orders: rows are not as they were read although they are locked")
+    canceled = connection.execute(
+        statement("lock_order_images"), {"order_ids": [change.key[1] for change in cancels]}
+    ).fetchall()
+    images: dict[RowKey, str] = {(ORDERS, row["order_id"]): row["image"] for row in canceled}
     at("orders_canceled")
     for book in BOOKS:
         restored: dict[str, tuple[RowImage, dict[str, Any]]] = {}
@@ -231,7 +246,9 @@ def _take_back(
             if change.table == book.table:
                 _, so_far = restored.get(change.trade_id, (None, {}))
                 restored[change.trade_id] = (current[change.key], {**so_far, **change.restored})
-        write_rows(connection, book, batch.profile_id, restored)
+        written = write_rows(connection, book, batch.profile_id, restored)
+        images |= {(book.table, batch.profile_id, trade_id): image for trade_id, image in written.items()}
+    insert_corrections(connection, _outbox_rows(batch, plan, current, images))
     at("books_restored")
     _mark(connection, batch, plan, now)
     state = RollbackState.REVERTED if plan.complete else RollbackState.PARTLY_REVERTED
@@ -241,6 +258,25 @@ def _take_back(
     result = _result(batch, state, plan)
     insert_events(connection, [_reverted_event(batch, result, run_id)])
     return result
+
+
+def _outbox_rows(
+    batch: _Batch, plan: RollbackPlan, current: Mapping[RowKey, RowImage], images: Mapping[RowKey, str]
+) -> list[CorrectionRow]:
+    """What the rollback changed, for whoever reads the outbox; under a batch id of its own, for none of it is the batch's."""
+    trades = {change.key: change.trade_id for change in plan.changes}
+    return [
+        {
+            "batch_id": f"{ROLLBACK_PREFIX}{batch.batch_id}",
+            "profile_id": batch.profile_id,
+            "table_name": key[0],
+            "row_key": {"order_id": key[1]} if key[0] == ORDERS else {"profile_id": key[1], "trade_id": key[2]},
+            "before": current[key].text,
+            "after": after,
+            "cause": {"kind": ROLLBACK_KIND, "trade_id": trades[key], "reverted_batch_id": batch.batch_id},
+        }
+        for key, after in images.items()
+    ]
 
 
 def _lock_rows(connection: Connection, batch: _Batch, hinted: RollbackPlan) -> None:

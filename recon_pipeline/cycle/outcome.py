@@ -109,6 +109,8 @@ class ProfileCycle:
     """who holds the profile's lease and until when, where it was contended"""
     changed: bool = True
     """whether the content differs from the profile's last report: a quiet profile is logged with one event"""
+    content: str = ""
+    """digests of what the counters do not show: two cycles that corrected one row each differ"""
     api_calls: int = 0
     """requests that reading the profile's account cost this run (shared by the account's profiles)"""
 

@@ -96,12 +96,12 @@ def _nobody_is_needed(outcome: CycleOutcome) -> Verdict | None:
     waiting = report.waiting_for_person
     needing = [finding for finding in findings_of(outcome.cycle) if finding.needs_person]
     rows = [
-        (one.trade_id or one.order_id, one.symbol, one.reason, cycle_remedies.for_finding(one.reason))
+        (one.trade_id or one.order_id, one.symbol, one.reason, cycle_remedies.for_finding(one.stage, one.reason))
         for one in needing
     ]
     rows += [
         (sample.get("trade_id", ""), sample.get("symbol", ""), sample.get("reason", ""),
-         cycle_remedies.for_finding(sample.get("reason", "")))
+         cycle_remedies.for_finding(Stage.EXIT_BACKFILL, sample.get("reason", "")))
         for sample in report.no_go_samples
     ]  # fmt: skip
     rows = list(dict.fromkeys(rows))
@@ -192,7 +192,7 @@ def _lease_is_free(outcome: CycleOutcome) -> Verdict | None:
     return Verdict(
         not held,
         "The lease was free." if not held else f"Another run held the lease: {holder or 'unknown'}.",
-        "Once is nothing: two runs met. If it stays, look the holder's run up under Runs; its lease ends by itself when it does.",
+        "Once is nothing: two runs met. If it stays, look the holder's run up under Runs; its lease ends when it does.",
         int(held),
         severity=WARN,
     )
@@ -204,7 +204,8 @@ def _rows_are_usable(outcome: CycleOutcome) -> Verdict | None:
     found = outcome.cycle.stages.get(Stage.READING)
     findings = found.findings if found is not None else ()
     rows = [
-        (one.reason, one.trade_id, one.order_id, one.symbol, cycle_remedies.for_finding(one.reason)) for one in findings
+        (one.reason, one.trade_id, one.order_id, one.symbol, cycle_remedies.for_finding(one.stage, one.reason))
+        for one in findings
     ]
     count = outcome.cycle.report.data_defects
     columns = (("reason", ""), ("trade", ""), ("order", ""), ("symbol", ""), ("what_to_do", ""))

@@ -143,7 +143,7 @@ def findings_table(findings: Sequence[Finding]) -> dg.TableMetadataValue:
         (
             "a person" if finding.needs_person else "a later cycle",
             finding.reason,
-            cycle_remedies.for_finding(finding.reason),
+            cycle_remedies.for_finding(finding.stage, finding.reason),
             finding.trade_id,
             finding.symbol,
             finding.order_id,
@@ -235,9 +235,9 @@ def parity_table(states: pd.DataFrame) -> dg.TableMetadataValue:
             row.confirmations,
             "quarantined" if row.quarantined else "waiting",
             row.reason,
-            row.root_cause,
+            cycle_remedies.root_cause(row.root_cause),
             instant_text(row.first_seen_ms),
-            cycle_remedies.for_finding(row.reason) if row.reason else "",
+            cycle_remedies.for_finding(Stage.POSITION_PARITY, row.reason) if row.reason else "",
         )
         for row in ordered
     ]

@@ -78,7 +78,7 @@ def read_keys(trade_id: str, sub_tag: str, client_order_id: str, known: KnownTra
     tagged = known.tagged(tag_profile, token) if token else ()
     owners = known.by_trade.get(trade_id, ()) if trade_id else ()
     readings: set[tuple[str, str, str]] = set()
-    new = False
+    by_client = 0
     if is_bot_id(client_order_id):
         named = known.named_by(client_order_id)
         if not named:
@@ -92,11 +92,11 @@ def read_keys(trade_id: str, sub_tag: str, client_order_id: str, known: KnownTra
         if not readings:
             if owners or tagged:
                 return CONTRADICTORY
-            new = True
             readings = {reading for reading in every if reading[2]}
             if not readings:
                 profiles = {profile for profile, _ in named}
                 return _unproven(profiles, names_trade=True)
+        by_client = len({(profile, trade) for profile, trade, _ in readings})
     elif trade_id:
         if not owners:
             return CONTRADICTORY if tagged else _unproven({tag_profile}, names_trade=True)
@@ -119,7 +119,7 @@ def read_keys(trade_id: str, sub_tag: str, client_order_id: str, known: KnownTra
     if len(fitting) > 1:
         return Claim(Kind.AMBIGUOUS, candidates=frozenset(fitting))
     (profile, trade), role = next(iter(fitting.items()))
-    return Claim(Kind.OWNED, profile, trade, role, _method(owners, tagged, new=new))
+    return Claim(Kind.OWNED, profile, trade, role, _method(len(owners), len(tagged), by_client))
 
 
 def _unproven(profiles: set[str], *, names_trade: bool) -> Claim:
@@ -128,13 +128,10 @@ def _unproven(profiles: set[str], *, names_trade: bool) -> Claim:
     return Claim(Kind.UNATTRIBUTED, next(iter(profiles)), names_trade=names_trade)
 
 
-def _method(owners: tuple[str, ...], tagged: tuple[str, ...], *, new: bool) -> str:
-    """The strongest key that names one trade by itself."""
-    if new:
-        return How.CLIENT_ORDER_ID
-    if len(owners) == 1:
-        return How.TRADE_ID
-    return How.SUB_TAG if len(tagged) == 1 else How.CLIENT_ORDER_ID
+def _method(by_id: int, by_tag: int, by_client: int) -> How:
+    """The strongest key that names one trade by itself, given how many each names; else the strongest that names any."""
+    named = ((How.TRADE_ID, by_id), (How.SUB_TAG, by_tag), (How.CLIENT_ORDER_ID, by_client))
+    return next((how for how, count in named if count == 1), next(how for how, count in named if count))
 
 
 def named_profiles(trade_id: str, sub_tag: str, client_order_id: str, known: KnownTrades) -> frozenset[str]:

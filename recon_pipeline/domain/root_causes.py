@@ -11,10 +11,11 @@ manual_close               free orders that nobody's key names, on the exit side
 foreign_profile            free orders under a bot's key of no profile here, not older than the trade, explain it.
 crypto_fee                 what is missing of a coin is at most the fee on the entries of the symbol (the setting's, and at
                            least the 25 bps that the exchange takes at most), or what the trade leaves open on its own.
-split                      no order explains it, the symbol is no coin, and the position is a small whole multiple or
-                           fraction of what the ledger holds, without being the sum of some of its trades: a split, or
-                           another corporate action. Likewise where the position is gone and exactly one other symbol, that
-                           neither trades nor orders account for, holds that many.
+split                      no order explains it, the symbol is no coin, and the position is a small multiple of what the
+                           ledger holds, or, where every order of the trade was read, a small fraction of it, without being
+                           the sum of some of its trades: a split or another corporate action. Likewise where the position
+                           is gone and exactly one other symbol, that neither trades nor orders account for, holds as many
+                           or a small ratio of it.
 evidence_outside_lookback  nothing above, and the trade is older than the look-back: what closed it may lie before it.
 ''                         the facts do not say.
 """
@@ -125,11 +126,9 @@ def root_cause(case: SymbolCase, trade: TradeCase) -> RootCause:
         return RootCause.FOREIGN_PROFILE
     if case.crypto and 0 < -rest <= _fee(case.entered_e9, case.fee_bps):
         return RootCause.CRYPTO_FEE
-    if _split(case):
+    if _split(case, trade):
         return RootCause.SPLIT
-    if case.since_ms != NO_TIME and trade.first_entry_ms < case.since_ms:
-        return RootCause.OUTSIDE_LOOKBACK
-    return RootCause.UNKNOWN
+    return RootCause.OUTSIDE_LOOKBACK if _older(case, trade) else RootCause.UNKNOWN
 
 
 def is_small_ratio(part: int, whole: int) -> bool:
@@ -171,7 +170,7 @@ def _explains(orders: Iterable[FreeExecution], difference: int, tolerance: int) 
     return any(abs(difference - found) <= tolerance for found in (sum(signed), sum(towards), *towards))
 
 
-def _split(case: SymbolCase) -> bool:
+def _split(case: SymbolCase, trade: TradeCase) -> bool:
     if case.crypto or _explains(case.executions, case.difference_e9, case.tolerance_e9):
         return False
     if abs(case.position_e9) <= case.tolerance_e9:
@@ -179,7 +178,15 @@ def _split(case: SymbolCase) -> bool:
         return len(moved) == 1 and (
             abs(moved[0] - case.ledger_e9) <= EPSILON_E9 or is_small_ratio(moved[0], case.ledger_e9)
         )
+    if abs(case.position_e9) < abs(case.ledger_e9) and _older(case, trade):
+        # A fraction is what an exit that was not read leaves, too.
+        return False
     return is_small_ratio(case.position_e9, case.ledger_e9) and not _is_sum_of_some(case.position_e9, case.opens_e9)
+
+
+def _older(case: SymbolCase, trade: TradeCase) -> bool:
+    """Whether orders of the trade may lie before the look-back."""
+    return case.since_ms != NO_TIME and trade.first_entry_ms < case.since_ms
 
 
 def _is_sum_of_some(position: int, opens: Sequence[int]) -> bool:

@@ -24,7 +24,7 @@ from psycopg.types.json import Jsonb
 from recon_pipeline.domain.cycle_frames import ORDER_CONFIRMATIONS, PARITY_STATES
 from recon_pipeline.domain.frames import Schema, frame_of, rows_of
 from recon_pipeline.domain.quantities import decimal_text, decimal_text_e9, integer_array, to_e9
-from recon_pipeline.domain.watchdog import WatchdogState
+from recon_pipeline.domain.watchdog import Pause, WatchdogState
 from recon_pipeline.ledger.database import Connection, Row
 from recon_pipeline.ledger.leases import Lease, check_lease
 from recon_pipeline.ledger.session import json_rows
@@ -35,6 +35,8 @@ LEASE_HELD: Final = "lease_held"
 and the boards spell it too."""
 
 _NOT_CONTENT: Final = frozenset({"run_id", "cycle_at_ms"})
+_NEVER_OLD_MS: Final = 253_402_300_799_999
+"""The end of the year 9999."""
 _E9_COLUMNS: Final = {"open_e9": "open_qty", "position_e9": "position_qty"}
 
 
@@ -113,11 +115,16 @@ def save_cycle_state(
     return True
 
 
-def paused_watchdogs(connection: Connection) -> list[WatchdogState]:
-    """Return the watchdogs whose own pause stands, by profile."""
-    rows = connection.execute(statement("select_paused_watchdogs")).fetchall()
-    states = read_cycle_state(connection, [row["profile_id"] for row in rows])
-    return [state for state in states.watchdogs.values() if state.paused_ms is not None]
+def standing_pauses(connection: Connection) -> list[Pause]:
+    """Return every row of ``trading_control`` that says PAUSED, by scope: what stands, not what holds for one profile.
+
+    A pause that does not say since when counts as never old enough.
+    """
+    rows = connection.execute(statement("select_standing_pauses"))
+    return [
+        Pause(row["scope"], row["source"] or "", _NEVER_OLD_MS if row["since_ms"] is None else row["since_ms"])
+        for row in rows
+    ]
 
 
 def save_reports(

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from recon_pipeline.domain.terms import FINAL_UNFILLED_STATUSES
+from recon_pipeline.domain.watchdog import Pause
 from recon_pipeline.ledger.database import READER, Row
 from recon_pipeline.ledger.session import Session
 
@@ -107,6 +108,17 @@ class PostgresLedger(Session):
         return {
             profile_id: everywhere if everywhere.paused else rows.get(profile_id, everywhere)
             for profile_id in profile_ids
+        }
+
+    def pause_rows(self, profile_ids: Sequence[str]) -> dict[str, list[Pause]]:
+        """Return the pauses that hold for each profile: its own and that of all trading; none where trading runs."""
+        paused = [
+            Pause(row["scope"], row["source"] or "", int(row["since"].timestamp() * 1000))
+            for row in self.rows("select_trading_control", {"profile_ids": list(profile_ids)})
+            if str(row["state"]).strip().upper() == "PAUSED"
+        ]
+        return {
+            profile: [pause for pause in paused if pause.scope in {profile, ALL_TRADING}] for profile in profile_ids
         }
 
     def audit_available(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -76,6 +77,7 @@ class Book:
     profiles: tuple[Record, ...] = ({"profile_id": "p1"},)
     unknown: frozenset[str] = frozenset()
 
+    @cached_property
     def inputs(self) -> CycleInputs:
         """The snapshot as frames."""
         defaults = {
@@ -97,6 +99,20 @@ class Book:
             positions_unknown=self.unknown,
         )
 
+    @cached_property
+    def frames(self) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+        """OWNERSHIP, SLICES and EVIDENCE of the snapshot."""
+        inputs = self.inputs
+        ownership = own_orders(inputs)
+        lifecycle = lifecycle_rows_frame(self.rows)
+        slices, evidence = [], []
+        for account, members in inputs.profiles.groupby("account_id"):
+            rows = lifecycle[lifecycle["profile_id"].isin(list(members["profile_id"]))].reset_index(drop=True)
+            facts = inputs.order_facts[inputs.order_facts["account_id"] == account]
+            slices.append(account_slices(str(account), deduplicate_rows(rows), facts, list(rows_of(members))))
+            evidence.append(free_evidence(facts, rows, CONSUMPTION.empty(), ownership))
+        return ownership, _joined(slices, SLICES.empty()), _joined(evidence, EVIDENCE.empty())
+
     def plan(
         self,
         *,
@@ -106,23 +122,15 @@ class Book:
         policy: PositionParityPolicy = POLICY,
     ) -> PositionParityPlan:
         """One cycle."""
-        inputs = self.inputs()
-        ownership = own_orders(inputs)
-        lifecycle = lifecycle_rows_frame(self.rows)
-        slices, evidence = [], []
-        for account, members in inputs.profiles.groupby("account_id"):
-            rows = lifecycle[lifecycle["profile_id"].isin(list(members["profile_id"]))].reset_index(drop=True)
-            facts = inputs.order_facts[inputs.order_facts["account_id"] == account]
-            slices.append(account_slices(str(account), deduplicate_rows(rows), facts, list(rows_of(members))))
-            evidence.append(free_evidence(facts, rows, CONSUMPTION.empty(), ownership))
+        ownership, slices, evidence = self.frames
         return plan_position_parity(
-            inputs,
-            _joined(slices, SLICES.empty()),
+            self.inputs,
+            slices,
             policy,
             PARITY_STATES.empty() if state is None else state,
             waiting=frozenset(waiting),
             ownership=ownership,
-            evidence=_joined(evidence, EVIDENCE.empty()),
+            evidence=evidence,
             now_ms=now,
         )
 

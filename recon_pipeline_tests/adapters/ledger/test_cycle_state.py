@@ -11,17 +11,17 @@ import pytest
 from recon_pipeline.cycle.outcome import ReconciliationReport
 from recon_pipeline.domain.cycle_frames import ORDER_CONFIRMATIONS, PARITY_STATES
 from recon_pipeline.domain.frames import frame_of, rows_of
-from recon_pipeline.domain.watchdog import WatchdogState
+from recon_pipeline.domain.watchdog import Pause, WatchdogState
 from recon_pipeline.ledger.boards import cycle_board, lease_board, watchdog_board
 from recon_pipeline.ledger.cycle_state import (
     contentions,
     latest_reports,
     lease_holders,
     note_contention,
-    paused_watchdogs,
     read_cycle_state,
     save_cycle_state,
     save_reports,
+    standing_pauses,
 )
 from recon_pipeline.ledger.database import connect
 from recon_pipeline.ledger.leases import acquire_leases
@@ -197,10 +197,21 @@ def test_a_quiet_cycle_writes_no_row(reader):
     assert versions() == before
 
 
-def test_the_watchdogs_whose_own_pause_stands_are_found(reader):
-    save(reader, lease(reader), watchdog=WATCHDOG)
-    save(reader, lease(reader, "p2"), watchdog=WatchdogState("p2", resumed_ms=T))
-    assert paused_watchdogs(reader) == [WATCHDOG]
+def test_every_pause_that_stands_is_found_with_its_source_and_age(reader, database_url):
+    with connect(database_url, "recon_writer") as writer:
+        for scope, state, source, since in (
+            ("all", "PAUSED", "ops", "2026-11-20 12:00:00.123+00"),
+            ("p1", "PAUSED", "recon_parity_watchdog", "2026-11-20 12:00:01+00"),
+            ("p2", "RUNNING", "ops", "2026-11-20 12:00:00+00"),
+        ):
+            writer.execute(
+                "INSERT INTO public.trading_control (scope, state, source, since) VALUES (%s, %s, %s, %s)",
+                [scope, state, source, since],
+            )
+    assert standing_pauses(reader) == [
+        Pause("all", "ops", 1_795_176_000_123),
+        Pause("p1", "recon_parity_watchdog", 1_795_176_001_000),
+    ]
 
 
 # -- reports

@@ -14,14 +14,16 @@ import pandas as pd
 
 from recon_pipeline.cycle.context import CycleContext, ProfileProgress
 from recon_pipeline.cycle.outcome import ProfileCycle, StageOutcome
+from recon_pipeline.cycle.ports import ACCOUNT_MARK
 from recon_pipeline.cycle.reading import look_orders_up, read_account_snapshot, read_ledger_again
 from recon_pipeline.cycle.reporting import build_report
 from recon_pipeline.cycle.watching import Watch
 from recon_pipeline.cycle.writing import backfill_outcome, carry_out
 from recon_pipeline.domain.account_slices import slices_of_accounts
 from recon_pipeline.domain.corrections import Stage
-from recon_pipeline.domain.cycle_frames import CycleInputs
+from recon_pipeline.domain.cycle_frames import LEDGER_ORDERS, ORDER_FACTS, CycleInputs
 from recon_pipeline.domain.data_health import data_findings
+from recon_pipeline.domain.frames import CONSUMPTION, EXCHANGE_ORDERS, LIFECYCLE_ROWS, POSITIONS, PROFILES
 from recon_pipeline.domain.free_evidence import free_evidence
 from recon_pipeline.domain.order_coverage import plan_order_coverage
 from recon_pipeline.domain.order_parity import plan_order_parity
@@ -70,7 +72,11 @@ class AccountCycle:
         )
 
     def run(self) -> list[ProfileCycle]:
-        """Carry every step out; return the profiles' cycles."""
+        """Carry every step out; return the profiles' cycles.
+
+        What was read is kept before anything is decided: without its snapshot nothing is written.
+        """
+        self._keep()
         self._guarded(Stage.ORDER_PARITY, self._order_parity)
         self._guarded(Stage.ORDER_COVERAGE, self._order_coverage)
         self._guarded(Stage.EXIT_BACKFILL, self._exit_backfill)
@@ -208,6 +214,24 @@ class AccountCycle:
         self._watch.tell()
 
     # -- what the steps share
+
+    def _keep(self) -> None:
+        """Keep what the first steps decide from; the plan of the exit backfill keeps its own evidence with its batch."""
+        snapshots = self._context.ports.snapshots
+        if snapshots is None:
+            return
+        inputs, shard = self._inputs(), self._snapshot.shard.inputs
+        account = "".join(c if c.isalnum() else "_" for c in self._snapshot.account_id)
+        for stage, schema, frame in (
+            ("profiles", PROFILES, inputs.profiles),
+            ("ledger_orders", LEDGER_ORDERS, inputs.ledger_orders),
+            ("lifecycle_rows", LIFECYCLE_ROWS, shard.lifecycle_rows),
+            ("order_facts", ORDER_FACTS, inputs.order_facts),
+            ("exchange_orders", EXCHANGE_ORDERS, shard.exchange_orders),
+            ("exchange_positions", POSITIONS, inputs.positions),
+            ("consumption", CONSUMPTION, inputs.consumption),
+        ):
+            snapshots.write(f"{stage}{ACCOUNT_MARK}{account}", schema, frame)
 
     def _inputs(self) -> CycleInputs:
         return self._snapshot.inputs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import pandas as pd
 
@@ -16,6 +16,8 @@ from recon_pipeline.ledger.leases import Lease
 from recon_pipeline.ledger.reads import PauseState
 
 Record = Mapping[str, Any]
+ACCOUNT_MARK: Final = "@"
+"""Stands between the stage and the account in the name of a snapshot: a run writes each stage once for each account."""
 
 
 class CycleLedger(LedgerReader, Protocol):

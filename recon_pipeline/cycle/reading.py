@@ -14,13 +14,13 @@ import pandas as pd
 
 from recon_pipeline.cycle.ports import CycleExchange, CycleLedger, Record
 from recon_pipeline.domain.corrections import Finding, Stage
-from recon_pipeline.domain.cycle_frames import ORDER_FACTS, CycleInputs
+from recon_pipeline.domain.cycle_frames import CycleInputs
 from recon_pipeline.domain.cycle_policy import OrderParityPolicy
 from recon_pipeline.domain.frames import rows_of
 from recon_pipeline.domain.order_parity import orders_to_look_up
 from recon_pipeline.domain.order_readings import ledger_orders_frame, order_facts_frame
 from recon_pipeline.domain.quantities import parse_decimal
-from recon_pipeline.engine import Failure, ShardAccounts, ShardReading, read_ledger
+from recon_pipeline.engine import ShardAccounts, ShardReading, read_ledger
 from recon_pipeline.exchange.gateway import Absent, AccountReading, Found
 
 OrderKey = tuple[str, str]
@@ -216,8 +216,3 @@ def _stranger_findings(chosen: Sequence[str], strangers: Sequence[Record]) -> tu
 
 def _capital(row: Record) -> Decimal | None:
     return parse_decimal(row.get("allocated_capital_usd"))
-
-
-def failure_of(accounts: ShardAccounts, profile_id: str) -> Failure | None:
-    """Why nothing can be decided for the profile; None where something can."""
-    return accounts.failures.get(profile_id)

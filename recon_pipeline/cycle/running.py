@@ -12,7 +12,8 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from recon_pipeline.cycle.account import AccountCycle, CycleContext
+from recon_pipeline.cycle.account import AccountCycle
+from recon_pipeline.cycle.context import CycleContext
 from recon_pipeline.cycle.outcome import ProfileCycle, ReconciliationReport
 from recon_pipeline.cycle.ports import CyclePorts
 from recon_pipeline.cycle.reading import split_by_account
@@ -130,8 +131,7 @@ def _save(
     ports: CyclePorts, reports: Sequence[ReconciliationReport], contents: Mapping[str, str] | None = None
 ) -> dict[str, bool]:
     with connect(ports.database_url, READER, "recon cycle") as connection:
-        changed = save_reports(connection, [as_record(report) for report in reports], contents=contents)
-    return changed
+        return save_reports(connection, [as_record(report) for report in reports], contents=contents)
 
 
 def _failure_event(cycle: ProfileCycle) -> Event:

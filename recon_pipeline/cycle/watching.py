@@ -57,8 +57,10 @@ class Watch:
             )
 
     def judge_integrity(self, progress: ProfileProgress) -> None:
-        """Compare what is missing and undecided with the thresholds. What could not be decided counts as nothing here: its
-        step has said so itself."""
+        """Compare what is missing and undecided with the thresholds.
+
+        What could not be decided counts as nothing here: its step has said so itself.
+        """
         missing = missing_in_db(progress.stages)
         no_go = progress.plan.no_go_trades if progress.plan is not None else 0
         verdict = judge_integrity(

@@ -13,7 +13,7 @@ from typing import Final
 import pandas as pd
 
 from recon_pipeline.cycle.outcome import ProfileCycle
-from recon_pipeline.cycle.ports import CycleExchange, CyclePorts
+from recon_pipeline.cycle.ports import ACCOUNT_MARK, CycleExchange, CyclePorts
 from recon_pipeline.defs.lease_keeper import holding_leases
 from recon_pipeline.defs.resources import AttentiveLedger, Outside
 from recon_pipeline.defs.snapshots import RunSnapshots
@@ -87,8 +87,9 @@ class _AttentiveSnapshots:
         self._seen = seen
 
     def write(self, stage: str, schema: Schema, frame: pd.DataFrame) -> str:
-        if stage in _KEPT:
-            self._seen.frames[stage] = frame
+        name = stage.partition(ACCOUNT_MARK)[0]
+        if name in _KEPT:
+            self._seen.frames[name] = frame
         return self._snapshots.write(stage, schema, frame)
 
 

@@ -30,7 +30,9 @@ from recon_pipeline.ledger.events import raise_events
 from recon_pipeline.ledger.leases import Lease, acquire_leases, release_leases
 from recon_pipeline.ledger.reads import ALL_TRADING
 
-LEASE_SECONDS: Final = 30.0
+LEASE_SECONDS: Final = 60.0
+LOCK_PATIENCE_MS: Final = 5_000
+"""An apply holds the rows of ``trading_control`` while it writes; a lease outlives several such waits."""
 
 
 def resume_where_due(
@@ -46,7 +48,7 @@ def resume_where_due(
     :param users: user id by profile, for the events
     """
     now_ms = int(now.timestamp() * 1000)
-    with connect(database_url, WRITER, "recon watchdog") as connection:
+    with connect(database_url, WRITER, "recon watchdog", lock_timeout_ms=LOCK_PATIENCE_MS) as connection:
         pauses = standing_pauses(connection)
         own = [pause.scope for pause in pauses if pause.source == PARITY_WATCHDOG_SOURCE and pause.scope != ALL_TRADING]
         states = read_cycle_state(connection, own).watchdogs

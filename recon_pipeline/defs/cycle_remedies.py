@@ -51,8 +51,8 @@ _PARITY: Final[dict[str, str]] = {
     "correct the row.",
     ParityReason.UNATTRIBUTED: "Its entries carry no sub-tag of the profile: let sub_tag_repair run, or see at the "
     "exchange whose they are.",
-    ParityReason.NOT_FLAT: "The account still holds some of the symbol. Compare ledger and exchange above: a part was closed, or somebody "
-    "else trades the symbol on this account.",
+    ParityReason.NOT_FLAT: "The account still holds some of the symbol. Compare ledger and exchange: a part was closed, or "
+    "somebody else trades the symbol on this account.",
     ParityReason.PENDING: "An order of the trade or the symbol may still fill: the cycle waits for it.",
     ParityReason.EVIDENCE_WAITING: "The exit backfill has evidence for it: see proposed_backfill_rows; apply it, or "
     "see what blocks it.",
@@ -66,8 +66,8 @@ _PARITY: Final[dict[str, str]] = {
     ParityReason.CLOSES: "Nothing: this cycle closes it; in a dry run, RECON_POSITION_PARITY_DRY_RUN=false would.",
     POSITION_WITHOUT_TRADE: "The account holds what no trade explains: opened by hand or by another program, or its "
     "entry is lost.",
-    WatchdogReason.TRIGGERED: "Resolve the trades under trades_out_of_line, the largest first. Trading resumes by itself once the "
-    "cycles are clean.",
+    WatchdogReason.TRIGGERED: "Resolve the trades under trades_out_of_line, the largest first. Trading resumes by "
+    "itself once the cycles are clean.",
     WatchdogReason.CAPITAL_UNKNOWN: "The watchdog can't judge: set the profile's allocated capital in the table profiles.",
     WatchdogReason.PRICE_UNKNOWN: "The watchdog can't judge: an open trade has no entry price. Correct its entry rows.",
     Reason.POSITION_UNKNOWN: "The position could not be read: the next cycle reads again.",
@@ -113,8 +113,8 @@ _COVERAGE: Final[dict[str, str]] = {
     "represented_by_another_trade": "A row of another trade represents it: decide which trade it is.",
     "conflicting_symbols": "Its rows name another symbol: correct them.",
     "conflicting_sides": "Its rows have another side: correct them.",
-    "maybe_recorded_under_another_id": "A row without its id has the same quantity and time: decide whether it is this order; if so, add "
-    "the id to the row.",
+    "maybe_recorded_under_another_id": "A row without its id has the same quantity and time: decide whether it is this "
+    "order; if so, add the id to the row.",
     "open_row_may_be_this_order": "An open row of the trade may be this order: the cycle waits for order parity.",
 }
 _TAGS: Final[dict[str, str]] = {

@@ -35,6 +35,7 @@ from recon_pipeline_tests.domain.parity_books import (
 
 TWO_PROFILES = ({"profile_id": "p1"}, {"profile_id": "p2"})
 PROPERTY = settings(max_examples=max(25, settings.default.max_examples // 20))
+AT_ONCE = replace(POLICY, confirmations=1)
 LAX = replace(POLICY, require_sub_tag=False)
 
 
@@ -620,14 +621,14 @@ def test_neither_order_nor_repetition_of_the_input_changes_the_plan(rnd: Random)
     profiles = list(book.profiles)
     rnd.shuffle(profiles)
     other = book.but(rows=(*rows, *rows[:1]), orders=(*orders, *orders[:1]), profiles=tuple(profiles))
-    assert fingerprint(book.cycles(3)) == fingerprint(other.cycles(3))
+    assert fingerprint(book.plan(policy=AT_ONCE)) == fingerprint(other.plan(policy=AT_ONCE))
 
 
 @PROPERTY
 @given(st.randoms(use_true_random=False))
 def test_a_synthetic_exit_closes_its_own_open_quantity_on_a_flat_symbol_and_nothing_else(rnd: Random) -> None:
     book = random_book(rnd)
-    plan = book.cycles(3)
+    plan = book.plan(policy=AT_ONCE)
     selected = {p["profile_id"] for p in book.profiles if p["selected"]}
     for change in plan.changes:
         own = [r for r in book.rows if (r["profile_id"], r["trade_id"]) == (change.profile_id, change.trade_id)]
@@ -642,7 +643,7 @@ def test_a_synthetic_exit_closes_its_own_open_quantity_on_a_flat_symbol_and_noth
         assert len(own) == len(filled)
         assert units(book.positions.get(entry["symbol"].replace("/", ""), "0")) == 0
     written = book.but(rows=(*book.rows, *(dict(change.values) for change in plan.changes)))
-    again = written.plan(state=plan.states, now=NOW + 3 * CYCLE)
+    again = written.plan(state=plan.states, now=NOW + CYCLE, policy=AT_ONCE)
     assert not {(c.profile_id, c.trade_id) for c in again.changes} & {(c.profile_id, c.trade_id) for c in plan.changes}
 
 
@@ -650,8 +651,7 @@ def test_a_synthetic_exit_closes_its_own_open_quantity_on_a_flat_symbol_and_noth
 @given(st.randoms(use_true_random=False))
 def test_a_reading_that_failed_never_writes_more_than_one_that_succeeded(rnd: Random) -> None:
     book = random_book(rnd)
-    before = book.cycles(2)
-    complete = book.plan(state=before.states, now=NOW + 2 * CYCLE)
+    complete = book.plan(policy=AT_ONCE)
     symbol = rnd.choice(("AAPL", "BTCUSD"))
     worse = rnd.choice(
         (
@@ -660,7 +660,7 @@ def test_a_reading_that_failed_never_writes_more_than_one_that_succeeded(rnd: Ra
             book.but(profiles=tuple({**p, "evidence_defect": "positions: failed"} for p in book.profiles)),
         )
     )
-    failed = worse.plan(state=before.states, now=NOW + 2 * CYCLE)
+    failed = worse.plan(policy=AT_ONCE)
     assert {c.order_id for c in failed.changes} <= {c.order_id for c in complete.changes}
 
 

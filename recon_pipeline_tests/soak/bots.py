@@ -194,7 +194,7 @@ class Bot:
         parts = self._parts(order, all_of_it=course in {Course.PARTS, Course.POSTED_LATE})
         at = now + rng.randrange(2, 240) * MINUTE_MS
         for part in parts:
-            late = rng.randrange(1, 30) * HOUR_MS if course is Course.POSTED_LATE else 0
+            late = rng.randrange(1, 9) * HOUR_MS if course is Course.POSTED_LATE else 0
             self.scene.at(at, lambda part=part, late=late: self._fill(order.id, part, late))
             at += rng.randrange(5, 200) * MINUTE_MS
         if course in {Course.CANCELED, Course.EXPIRED}:

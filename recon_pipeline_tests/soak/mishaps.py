@@ -54,13 +54,13 @@ class Course(StrEnum):
 
 
 COURSE_WEIGHTS = {
-    Course.MARKET: 55,
+    Course.MARKET: 59,
     Course.PARTS: 14,
     Course.CANCELED: 9,
     Course.EXPIRED: 4,
     Course.REJECTED: 3,
     Course.REPLACED: 9,
-    Course.POSTED_LATE: 6,
+    Course.POSTED_LATE: 2,
 }
 
 

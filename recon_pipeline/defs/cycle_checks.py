@@ -16,6 +16,7 @@ from recon_pipeline.defs.cycle_presentation import findings_of
 from recon_pipeline.defs.cycle_run import CycleOutcome
 from recon_pipeline.defs.remedies import LEASE_HELD
 from recon_pipeline.domain.corrections import Stage
+from recon_pipeline.domain.terms import SkippedReason
 from recon_pipeline.domain.watchdog import PARITY_WATCHDOG_SOURCE
 
 WARN: Final = dg.AssetCheckSeverity.WARN
@@ -84,6 +85,12 @@ def _ledger_is_in_line(outcome: CycleOutcome) -> Verdict | None:
 _LATER: Final = "The next cycle begins anew. If it stays, read the run's last event."
 
 
+_CHOSEN: Final = frozenset(
+    {SkippedReason.DISABLED.value, SkippedReason.PAUSE_REQUIRED.value, SkippedReason.PROFILE_NOT_ALLOWLISTED.value}
+)
+"""Reasons that are the operator's own settings: shown, and no failure that would stand there for ever."""
+
+
 def _corrected(outcome: CycleOutcome) -> int:
     stage = outcome.cycle.stages.get(Stage.ORDER_PARITY)
     return 0 if stage is None else len(stage.applied)
@@ -150,14 +157,16 @@ def _every_stage_ran(outcome: CycleOutcome) -> Verdict | None:
         for stage in cycle.stages.values()
         if stage.failure is None and not stage.attempted and stage.skipped_reason
     ]
-    rows = failed + skipped
-    said = "; ".join(f"{stage}: {why}" for stage, why, _ in rows)
+    chosen = [row for row in skipped if row[1] in _CHOSEN]
+    rows = failed + [row for row in skipped if row[1] not in _CHOSEN]
+    said = "; ".join(f"{stage}: {why}" for stage, why, _ in rows or chosen)
+    held = f"Every step ran that the settings let run (not {said})." if chosen else "Every step ran."
     return Verdict(
         not rows,
-        "Every step ran." if not rows else f"{tables.counted(len(rows), 'step')} did not run: {said}.",
-        "A step that does not run finds nothing. The table says what each needs." if skipped and not failed else _LATER,
+        held if not rows else f"{tables.counted(len(rows), 'step')} did not run: {said}.",
+        _LATER if failed else "A step that does not run finds nothing. The table says what each needs.",
         len(rows),
-        tables.table((("stage", ""), ("why", ""), ("what", "")), rows, cap=SAMPLE) if rows else None,
+        tables.table((("stage", ""), ("why", ""), ("what", "")), rows + chosen, cap=SAMPLE) if rows or chosen else None,
         severity=dg.AssetCheckSeverity.ERROR if failed else WARN,
     )
 

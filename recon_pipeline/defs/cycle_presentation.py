@@ -98,8 +98,10 @@ def _dry_run_changes(cycle: ProfileCycle) -> int:
 def metadata_of(outcome: CycleOutcome, key: str, *, dashboard_url: str, location: str, run_id: str) -> Metadata | None:
     """Return the metadata of one asset's materialization for one profile; None where the cycle says nothing about it."""
     cycle = outcome.cycle
+    if cycle.failure is not None:
+        return None
     if key == names.REPORT_KEY:
-        return None if cycle.failure is not None else _report(outcome)
+        return _report(outcome)
     if key in names.STAGE_OF:
         stage = cycle.stages.get(names.STAGE_OF[key])
         if stage is None or stage.failure is not None:
@@ -129,7 +131,7 @@ def _report(outcome: CycleOutcome) -> Metadata:
     if any(stage.changes for stage in cycle.stages.values()):
         entries["corrections"] = cycle_tables.corrections_table(cycle.stages.values())
     if len(cycle.parity):
-        entries["trades_out_of_line"] = cycle_tables.parity_table(cycle.parity)
+        entries["out_of_line"] = cycle_tables.parity_table(cycle.parity)
     later = [finding for finding in findings if not finding.needs_person]
     if later:
         entries["other_findings"] = cycle_tables.findings_table(later)
@@ -209,7 +211,7 @@ def _stage(outcome: CycleOutcome, stage: StageOutcome) -> Metadata:
     if stage.stage is Stage.POSITION_PARITY:
         report = cycle.report
         entries |= {
-            "trades_out_of_line": cycle_tables.parity_table(cycle.parity),
+            "out_of_line": cycle_tables.parity_table(cycle.parity),
             "money_out_of_line_usd": float(tables.cents(report.parity_total_mismatch_notional_usd)),
             "largest_out_of_line_usd": float(tables.cents(report.parity_max_mismatch_notional_usd)),
             "confirmations": int(cycle.parity["confirmations"].max()) if len(cycle.parity) else 0,
@@ -243,7 +245,7 @@ def stage_sentence(stage: StageOutcome) -> str:
     return f"{len(stage.applied)} of {wanted} corrected{postponed}."
 
 
-def as_backfill(outcome: CycleOutcome, run_id: str) -> Outcome:
+def as_backfill(outcome: CycleOutcome, run_id: str, *, with_rows: bool = False) -> Outcome:
     """Return the exit backfill's part of a cycle as a run of the exit backfill would show it."""
     cycle = outcome.cycle
     ask = Ask(profile_ids=(outcome.profile_id,), run_id=run_id, apply=cycle.applied is not None)
@@ -255,7 +257,7 @@ def as_backfill(outcome: CycleOutcome, run_id: str) -> Outcome:
         plan=plan,
         account=outcome.account,
         pause=pause_of(outcome),
-        lifecycle_rows=outcome.lifecycle_rows,
+        lifecycle_rows=outcome.lifecycle_rows if with_rows else None,
         skipped_reason=plan.skipped_reason if plan is not None else "",
         skipped_detail=plan.skipped_detail if plan is not None else "",
         recorded=cycle.recorded,
@@ -264,10 +266,8 @@ def as_backfill(outcome: CycleOutcome, run_id: str) -> Outcome:
 
 
 def _backfill(outcome: CycleOutcome, key: str, *, dashboard_url: str, location: str, run_id: str) -> Metadata | None:
-    cycle, shown = outcome.cycle, as_backfill(outcome, run_id)
+    cycle, shown = outcome.cycle, as_backfill(outcome, run_id, with_rows=key == cat.LIFECYCLE_KEY)
     if cycle.plan is None or outcome.account is None:
-        return None
-    if key == cat.LIFECYCLE_KEY and outcome.lifecycle_rows is None:
         return None
     if key == cat.APPLIED_KEY and (cycle.applied is None or cycle.applied.state is not ApplyState.APPLIED):
         return None

@@ -17,8 +17,7 @@ from recon_pipeline.cycle.ports import ACCOUNT_MARK, CycleExchange, CyclePorts
 from recon_pipeline.defs.lease_keeper import holding_leases
 from recon_pipeline.defs.resources import AttentiveLedger, Outside
 from recon_pipeline.defs.snapshots import RunSnapshots
-from recon_pipeline.defs.stages import LIFECYCLE_STAGE
-from recon_pipeline.domain.frames import Schema
+from recon_pipeline.domain.readings import lifecycle_rows_frame
 from recon_pipeline.engine import Failure
 from recon_pipeline.exchange.gateway import AccountReading
 from recon_pipeline.ledger.database import Row
@@ -27,7 +26,6 @@ from recon_pipeline.ledger.reads import RUNNING, PauseState
 
 HISTORY_CYCLES: Final = 24
 """How many earlier cycles are shown with a report: two hours of them."""
-_KEPT: Final = frozenset({LIFECYCLE_STAGE})
 
 
 @dataclass(frozen=True)
@@ -37,8 +35,8 @@ class CycleOutcome:
     cycle: ProfileCycle
     account: AccountReading | None = None
     """the reading of the profile's account; None where it was not read"""
-    lifecycle_rows: pd.DataFrame | None = None
-    """LIFECYCLE_ROWS of the account's profiles, where the cycle got that far"""
+    records: tuple[Row, ...] = ()
+    """the profile's raw ledger rows as they were read last, after what the cycle corrected"""
     pause: PauseState = RUNNING
     history: tuple[Row, ...] = ()
     """earlier cycles, newest first: cycle_at, processed, clean, report"""
@@ -49,6 +47,11 @@ class CycleOutcome:
     def profile_id(self) -> str:
         """The profile."""
         return self.cycle.profile_id
+
+    @property
+    def lifecycle_rows(self) -> pd.DataFrame:
+        """LIFECYCLE_ROWS of the profile."""
+        return lifecycle_rows_frame(self.records)
 
     @property
     def failures(self) -> list[Failure]:
@@ -62,7 +65,6 @@ class _Seen:
     """What passed by on the way into the cycle."""
 
     accounts: dict[str, AccountReading] = field(default_factory=dict)
-    frames: dict[str, pd.DataFrame] = field(default_factory=dict)
 
 
 class _AttentiveReader:
@@ -79,20 +81,6 @@ class _AttentiveReader:
         return reading
 
 
-class _AttentiveSnapshots:
-    """Writes snapshots and remembers the frames that are shown."""
-
-    def __init__(self, snapshots: RunSnapshots, seen: _Seen) -> None:
-        self._snapshots = snapshots
-        self._seen = seen
-
-    def write(self, stage: str, schema: Schema, frame: pd.DataFrame) -> str:
-        name = stage.partition(ACCOUNT_MARK)[0]
-        if name in _KEPT:
-            self._seen.frames[name] = frame
-        return self._snapshots.write(stage, schema, frame)
-
-
 def run_shard_cycle(outside: Outside, profile_ids: Sequence[str], *, run_id: str) -> Iterator[CycleOutcome]:
     """Yield every profile once, as its cycle ends.
 
@@ -100,8 +88,6 @@ def run_shard_cycle(outside: Outside, profile_ids: Sequence[str], *, run_id: str
     :raises DatabaseUnavailableError: the ledger can't be read
     :raises SnapshotError: a snapshot can't be written; nothing that stands on it was written to the ledger
     """
-    from recon_pipeline.cycle.running import run_cycle
-
     settings = outside.settings()
     seen = _Seen()
     snapshots = RunSnapshots.of_run(settings.snapshot_url, run_id, outside.now())
@@ -120,7 +106,7 @@ def run_shard_cycle(outside: Outside, profile_ids: Sequence[str], *, run_id: str
                 ledger=ledger,
                 exchange=_AttentiveReader(outside.exchange(settings, accounts, store), seen),
                 leases=leases,
-                snapshots=_AttentiveSnapshots(snapshots, seen),
+                snapshots=snapshots,
             ),
             policy=settings.cycle,
             run_id=run_id,
@@ -131,7 +117,7 @@ def run_shard_cycle(outside: Outside, profile_ids: Sequence[str], *, run_id: str
             yield CycleOutcome(
                 cycle,
                 account=seen.accounts.get(cycle.report.account_id),
-                lifecycle_rows=seen.frames.get(LIFECYCLE_STAGE),
+                records=tuple(row for row in ledger.records if row["profile_id"] == cycle.profile_id),
                 pause=ledger.pauses.get(cycle.profile_id, RUNNING),
                 history=_history(ledger, cycle),
                 snapshots=snapshots.url,

@@ -14,6 +14,7 @@ from recon_pipeline.cycle.ports import CycleExchange
 from recon_pipeline.exchange.credentials import AccountCredentials
 from recon_pipeline.exchange.gateway import AccountReading, LookupResult, Unknown
 from recon_pipeline.exchange.rate_budget import RateBudgets
+from recon_pipeline.ledger.database import Row
 from recon_pipeline.ledger.evidence_store import EvidenceStore
 from recon_pipeline.ledger.reads import PauseState, PostgresLedger
 from recon_pipeline.settings import SettingError, Settings, read_settings
@@ -69,11 +70,18 @@ class Outside:
 
 
 class AttentiveLedger(PostgresLedger):
-    """The ledger, remembering the pause that it answered: who paused, since when and why is shown with the plan."""
+    """The ledger, remembering what it answered: who paused, since when and why, and the rows, are shown with the plan."""
 
     def __init__(self, database_url: str, *, application_name: str = "recon run") -> None:
         super().__init__(database_url, application_name=application_name)
         self.pauses: dict[str, PauseState] = {}
+        self.records: list[Row] = []
+        """the lifecycle rows that were read last"""
+
+    def lifecycle_records(self, profile_ids: Sequence[str]) -> list[Row]:
+        """Return raw rows of ``orders``: all that executed or may yet, and backfill rows of any status."""
+        self.records = super().lifecycle_records(profile_ids)
+        return self.records
 
     def pause_state(self, profile_ids: Sequence[str]) -> dict[str, PauseState]:
         """Return the pause of the profiles."""

@@ -6,6 +6,7 @@ What belongs here: cutting a snapshot into accounts, and look-ups in one of them
 from __future__ import annotations
 
 import re
+from collections import namedtuple
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from recon_pipeline.domain.attribution import is_bot_id
 from recon_pipeline.domain.cycle_frames import CycleInputs
@@ -39,10 +41,17 @@ class AccountOrders:
     """ORDER_FACTS, each order once"""
     matches: Matches
 
+    def row(self, position: int) -> Any:
+        """One row as a named tuple of its columns. Most rows of a ledger are in line and never looked at."""
+        return self._row_type._make(column[position] for column in self._columns)
+
     @cached_property
-    def row_list(self) -> list[Any]:
-        """The rows as named tuples, by position."""
-        return list(rows_of(self.rows))
+    def _columns(self) -> list[NDArray[Any]]:
+        return [self.rows[name].to_numpy() for name in self.rows.columns]
+
+    @cached_property
+    def _row_type(self) -> Any:
+        return namedtuple("LedgerOrder", list(self.rows.columns))  # noqa: PYI024  the fields are the frame's
 
     @cached_property
     def fact_list(self) -> list[Any]:
@@ -75,7 +84,7 @@ class AccountOrders:
         """The rows of the given orders, by position of the order."""
         found: dict[int, list[Any]] = {}
         for at in np.flatnonzero(np.isin(self.matches.order_of, sorted(orders))):
-            found.setdefault(int(self.matches.order_of[at]), []).append(self.row_list[at])
+            found.setdefault(int(self.matches.order_of[at]), []).append(self.row(at))
         return found
 
 

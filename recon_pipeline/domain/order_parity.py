@@ -88,7 +88,7 @@ def orders_to_look_up(inputs: CycleInputs, policy: OrderParityPolicy, *, now_ms:
     for account in accounts_of(inputs):
         listed = [
             row
-            for row in (account.row_list[at] for at in account.unmatched)
+            for row in (account.row(at) for at in account.unmatched)
             if account.profiles[row.profile_id].selected
             and account.manages(row.profile_id, row.symbol_token)
             and not is_recent(row.activity_ms, now_ms, policy.quiet_ms)
@@ -178,7 +178,7 @@ def _correct_matched(
     """Make the rows that an id matches with an order say what the order says; of several rows of one order, one."""
     matches = account.matches
     for at in np.flatnonzero(matches.two_orders):
-        row = account.row_list[at]
+        row = account.row(at)
         if class_of_status(row.status) in LIVE:
             draft.count(row.profile_id, "mismatch_count")
             draft.about_row(row, Objection(OrderReason.TWO_ORDERS))
@@ -230,7 +230,7 @@ def _correct_by_trade(
     was executed is booked by a row keyed by the exchange's id, and the open row is given up for it in the same plan.
     """
     for at, fact in sorted(by_trade.items()):
-        row, owner = account.row_list[at], owners[fact.order_id]
+        row, owner = account.row(at), owners[fact.order_id]
         executed = fact.executed_e9 > EPSILON_E9
         if (in_line(row, fact) and not executed) or not _is_due(account, row, draft, policy=policy, now_ms=now_ms):
             continue
@@ -266,7 +266,7 @@ def _confirm(
     any other answer, keeps its count.
     """
     for at in account.unmatched:
-        row = account.row_list[at]
+        row = account.row(at)
         key = (row.profile_id, row.order_id)
         if at in by_trade or row.profile_id not in draft.wanted:
             continue

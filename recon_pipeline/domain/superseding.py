@@ -124,9 +124,9 @@ def _doubled_without_order(account: AccountOrders, draft: OrderDraft) -> None:
         return
     others: dict[tuple[str, str], Any] = {}
     for at in np.flatnonzero(account.rows["order_id"].isin(list(clients[named])).to_numpy(dtype=bool)):
-        others[_key(account.row_list[at])] = account.row_list[at]
+        others[_key(account.row(at))] = account.row(at)
     for at in np.flatnonzero(named) if others else ():
-        row = account.row_list[at]
+        row = account.row(at)
         other = others.get((row.profile_id, row.client_order_id))
         if other is None or OrderClass.DEAD in {class_of_status(row.status), class_of_status(other.status)}:
             continue
@@ -191,7 +191,7 @@ def _synthetic(account: AccountOrders, given_up: set[tuple[str, str]], draft: Or
         return
     trades: dict[tuple[str, str], list[Any]] = {}
     for at in np.flatnonzero(synthetic):
-        row = account.row_list[at]
+        row = account.row(at)
         trades.setdefault((row.profile_id, row.trade_id), []).append(row)
     kept = [(row.profile_id, row.trade_id) in trades and _key(row) not in given_up for row in account.row_list]
     slices = build_slices(as_lifecycle_rows(account.rows[np.array(kept, dtype=bool)]), crypto_tokens=frozenset())

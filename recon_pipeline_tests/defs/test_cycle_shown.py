@@ -184,7 +184,7 @@ def test_trades_out_of_line_show_both_sides_the_count_and_the_cause_the_quaranti
         ("t-1", 10, 0, "100", 2, False, "awaiting_confirmation", "manual_close"),
         ("t-2", -3, 1, None, 3, True, "unattributed", ""),
     )
-    found = shown(outcome(cycle(parity=states)), names.POSITION_PARITY_KEY)["trades_out_of_line"]
+    found = shown(outcome(cycle(parity=states)), names.POSITION_PARITY_KEY)["out_of_line"]
     assert [
         (row["trade"], row["ledger"], row["exchange"], row["usd"], row["confirmations"], row["state"]) for row in found
     ] == [
@@ -299,7 +299,10 @@ def test_a_contended_lease_speaks_only_about_the_lease():
     [
         (cycle(report=report(waiting_for_person=1)), names.NOBODY_IS_NEEDED),
         (cycle(stage(Stage.ORDER_PARITY, postponed={"o": "row_changed"})), names.NOTHING_POSTPONED),
-        (cycle(stage(Stage.EXIT_BACKFILL, attempted=False, skipped_reason="pause_required")), names.EVERY_STAGE_RAN),
+        (
+            cycle(stage(Stage.EXIT_BACKFILL, attempted=False, skipped_reason="audit_table_missing")),
+            names.EVERY_STAGE_RAN,
+        ),
         (cycle(stage(Stage.EXIT_BACKFILL, failure=Failure("exit_backfill", "boom"))), names.EVERY_STAGE_RAN),
         (cycle(report=report(integrity_watchdog_triggered=True)), names.WATCHDOG_IS_QUIET),
         (cycle(report=report(paused=True, pause_source=PARITY_WATCHDOG_SOURCE)), names.WATCHDOG_IS_QUIET),
@@ -311,6 +314,15 @@ def test_each_check_fails_for_its_own_reason_alone_and_says_what_to_do(made: obj
     verdict = cycle_checks.judge(check, outcome(made))
     assert verdict is not None
     assert verdict.recovery
+
+
+@pytest.mark.parametrize("reason", ["disabled", "pause_required", "profile_not_allowlisted"])
+def test_a_step_that_the_operators_own_settings_skip_is_named_and_is_no_failure(reason: str):
+    made = outcome(cycle(stage(Stage.EXIT_BACKFILL, attempted=False, skipped_reason=reason)))
+    verdict = cycle_checks.judge(names.EVERY_STAGE_RAN, made)
+    assert verdict is not None
+    assert verdict.passed
+    assert verdict.description == f"Every step ran that the settings let run (not exit_backfill: {reason})."
 
 
 def test_a_pause_that_a_person_set_leaves_the_watchdog_quiet():

@@ -35,7 +35,7 @@ $$
 DECLARE
   at recon.outbox_consumers;
 BEGIN
-  IF (SELECT max(c.tx) FROM recon.corrections AS c) >= pg_snapshot_xmax(pg_current_snapshot()) THEN
+  IF (SELECT c.tx FROM recon.corrections AS c ORDER BY c.tx DESC LIMIT 1) >= pg_snapshot_xmax(pg_current_snapshot()) THEN
     RAISE EXCEPTION 'the outbox was restored from another server, whose transactions are counted otherwise'
       USING HINT = 'As the owner: SELECT recon.rebase_outbox();';
   END IF;

@@ -9,7 +9,7 @@ import re
 from collections import namedtuple
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from recon_pipeline.domain.attribution import is_bot_id
-from recon_pipeline.domain.cycle_frames import CycleInputs
+from recon_pipeline.domain.cycle_frames import LEDGER_ORDERS, CycleInputs
 from recon_pipeline.domain.frames import rows_of
 from recon_pipeline.domain.order_matching import LIVE, Matches, class_of_status, distinct_rows, match_rows
 from recon_pipeline.domain.ownership import distinct_facts
@@ -26,6 +26,11 @@ from recon_pipeline.domain.symbols import symbol_token
 
 _EXCHANGE_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _LIVE: Final = frozenset(kind.value for kind in LIVE)
+
+
+@cache
+def _row_type() -> Any:
+    return namedtuple("LedgerOrder", LEDGER_ORDERS.names)  # noqa: PYI024  the fields are the schema's
 
 
 @dataclass(frozen=True)
@@ -43,15 +48,11 @@ class AccountOrders:
 
     def row(self, position: int) -> Any:
         """One row as a named tuple of its columns. Most rows of a ledger are in line and never looked at."""
-        return self._row_type._make(column[position] for column in self._columns)
+        return _row_type()._make(column[position] for column in self._columns)
 
     @cached_property
     def _columns(self) -> list[NDArray[Any]]:
-        return [self.rows[name].to_numpy() for name in self.rows.columns]
-
-    @cached_property
-    def _row_type(self) -> Any:
-        return namedtuple("LedgerOrder", list(self.rows.columns))  # noqa: PYI024  the fields are the frame's
+        return [self.rows[name].to_numpy() for name in LEDGER_ORDERS.names]
 
     @cached_property
     def fact_list(self) -> list[Any]:
@@ -83,7 +84,7 @@ class AccountOrders:
     def rows_by_order(self, orders: set[int]) -> dict[int, list[Any]]:
         """The rows of the given orders, by position of the order."""
         found: dict[int, list[Any]] = {}
-        for at in np.flatnonzero(np.isin(self.matches.order_of, sorted(orders))):
+        for at in np.flatnonzero(np.isin(self.matches.order_of, sorted(orders))).tolist():
             found.setdefault(int(self.matches.order_of[at]), []).append(self.row(at))
         return found
 

@@ -52,7 +52,7 @@ def known_by_trade(account: AccountOrders, owners: Owners) -> dict[int, Any]:
             orders.setdefault((owner.profile_id, owner.trade_id), []).append(fact)
     found: dict[int, Any] = {}
     for trade, positions in rows.items():
-        row = account.row(positions[0)]
+        row = account.row(positions[0])
         fitting = [fact for fact in orders.get(trade, ()) if _fits(row, fact, owners[fact.order_id])]
         if len(positions) == 1 and len(fitting) == 1 and not names_an_order(row):
             found[positions[0]] = fitting[0]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from recon_pipeline.domain.corrections import OrderChange
 from recon_pipeline.domain.cycle_frames import LEDGER_ORDERS
-from recon_pipeline.domain.frames import LIFECYCLE_ROWS, NO_TIME, frame_of, rows_of
+from recon_pipeline.domain.frames import LIFECYCLE_ROWS, NO_TIME, frame_of
 from recon_pipeline.domain.instants import parse_instant
 from recon_pipeline.domain.quantities import EPSILON_E9, integer_array, parse_decimal, to_e9
 from recon_pipeline.domain.stand_ins import STAND_IN_PREFIXES
@@ -45,6 +45,8 @@ class OrderClass(StrEnum):
     """over, without executions"""
 
 
+_FILLED, _PARTIAL, _PENDING, _DEAD = range(4)
+_CODES: Final = {kind: code for code, kind in enumerate(OrderClass)}
 LIVE: Final = frozenset({OrderClass.PARTIAL, OrderClass.PENDING})
 
 
@@ -151,11 +153,16 @@ def _compared(
     if not matched.any():
         return differs, shared
     at = order_of[matched]
-    classes = np.array([class_of_status(status).value for status in rows["status"].to_numpy()[matched]], dtype=object)
-    wanted = np.array([class_of_order(fact).value for fact in rows_of(facts)], dtype=object)[at]
-    apart = abs(rows["executed_e9"].to_numpy()[matched] - facts["executed_e9"].to_numpy()[at]) > EPSILON_E9
+    executed, ordered = facts["executed_e9"].to_numpy(), facts["ordered_e9"].to_numpy()
+    over = facts["is_over"].to_numpy(dtype=bool)
+    some = np.asarray(executed > 0, dtype=bool)
+    over = over | (some & np.asarray((ordered > 0) & (executed >= ordered), dtype=bool))
+    wanted = np.where(some, np.where(over, _FILLED, _PARTIAL), np.where(over, _DEAD, _PENDING))[at]
+    codes, statuses = pd.factorize(rows["status"].to_numpy()[matched])
+    classes = np.array([_CODES[class_of_status(status)] for status in statuses], dtype=np.int64)[codes]
+    apart = abs(rows["executed_e9"].to_numpy()[matched] - executed[at]) > EPSILON_E9
     differs[matched] = (classes != wanted) | np.asarray(apart, dtype=bool)
-    alive = classes != OrderClass.DEAD.value
+    alive = classes != _DEAD
     count = np.bincount(at[alive], minlength=len(facts))
     shared[matched] = count[at] - alive > 0
     return differs, shared

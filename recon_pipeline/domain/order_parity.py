@@ -41,7 +41,7 @@ from recon_pipeline.domain.order_matching import LIVE, class_of_status, contradi
 from recon_pipeline.domain.order_objections import Objection, OrderReason, action_of, correction_objection
 from recon_pipeline.domain.quantities import EPSILON_E9, decimal_text_e9
 from recon_pipeline.domain.stage_plan import CitedKey, StagePlan, in_finding_order, owners_of, selected_profiles
-from recon_pipeline.domain.superseding import plan_superseding
+from recon_pipeline.domain.superseding import supersede
 
 RowKey = tuple[str, str]
 """(profile id, key of the row in orders)"""
@@ -143,7 +143,8 @@ def plan_order_parity(
     owners_by_account: dict[str, dict[str, Any]] = {}
     for owner in rows_of(ownership):
         owners_by_account.setdefault(owner.account_id, {})[owner.order_id] = owner
-    for account in accounts_of(inputs):
+    accounts = list(accounts_of(inputs))
+    for account in accounts:
         owners = owners_by_account.get(account.account_id, {})
         cited |= {(account.account_id, fact.order_id): fact for fact in account.fact_list}
         _correct_matched(account, owners, draft, policy=policy, now_ms=now_ms)
@@ -152,7 +153,7 @@ def plan_order_parity(
         taken = frozenset(fact.order_id for fact in by_trade.values())
         discover(account, owners, draft, taken=taken, policy=policy, now_ms=now_ms)
         remembered.extend(_confirm(account, by_trade, looked_up, draft, policy=policy, now_ms=now_ms))
-    superseding = plan_superseding(inputs, now_ms=now_ms, policy=policy, corrected=draft.changes)
+    superseding = supersede(accounts, inputs.consumption, now_ms=now_ms, policy=policy, corrected=draft.changes)
     for change in superseding.changes:
         draft.count(change.profile_id, "superseded")
     changes = [change for change in draft.changes if change.profile_id in wanted]
@@ -177,7 +178,7 @@ def _correct_matched(
 ) -> None:
     """Make the rows that an id matches with an order say what the order says; of several rows of one order, one."""
     matches = account.matches
-    for at in np.flatnonzero(matches.two_orders):
+    for at in np.flatnonzero(matches.two_orders).tolist():
         row = account.row(at)
         if class_of_status(row.status) in LIVE:
             draft.count(row.profile_id, "mismatch_count")

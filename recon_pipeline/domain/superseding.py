@@ -14,7 +14,7 @@ synthetic exits the newest first while more was exited than entered
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,17 +61,27 @@ def plan_superseding(
 
     :param corrected: changes that will be written with these, of any profile: what the rows say then is what counts
     """
+    return supersede(accounts_of(inputs), inputs.consumption, now_ms=now_ms, policy=policy, corrected=corrected)
+
+
+def supersede(
+    accounts: Iterable[AccountOrders],
+    consumption: pd.DataFrame,
+    *,
+    now_ms: int,
+    policy: OrderParityPolicy,
+    corrected: Sequence[OrderChange],
+) -> SupersedingPlan:
+    """What ``plan_superseding`` says, of accounts that were cut already."""
     changes: list[OrderChange] = []
     findings: list[Finding] = []
-    for account in accounts_of(inputs):
-        wanted = frozenset(
-            name for name, member in account.profiles.items() if member.selected and not member.evidence_defect
-        )
+    for account in accounts:
+        wanted = frozenset(account.wanted)
         own = [change for change in corrected if change.profile_id in account.profiles]
         after = _after(account, own)
         draft = OrderDraft(wanted)
         given_up = _doubled(after, draft, policy=policy, now_ms=now_ms)
-        given_up |= _backfills(after, inputs.consumption, given_up, draft)
+        given_up |= _backfills(after, consumption, given_up, draft)
         _synthetic(after, given_up, draft)
         changes += [change for change in draft.changes if change.profile_id in wanted]
         findings += draft.findings
@@ -123,9 +133,9 @@ def _doubled_without_order(account: AccountOrders, draft: OrderDraft) -> None:
     if not named.any():
         return
     others: dict[tuple[str, str], Any] = {}
-    for at in np.flatnonzero(account.rows["order_id"].isin(list(clients[named])).to_numpy(dtype=bool)):
+    for at in np.flatnonzero(account.rows["order_id"].isin(list(clients[named])).to_numpy(dtype=bool)).tolist():
         others[_key(account.row(at))] = account.row(at)
-    for at in np.flatnonzero(named) if others else ():
+    for at in np.flatnonzero(named).tolist() if others else ():
         row = account.row(at)
         other = others.get((row.profile_id, row.client_order_id))
         if other is None or OrderClass.DEAD in {class_of_status(row.status), class_of_status(other.status)}:
@@ -190,10 +200,14 @@ def _synthetic(account: AccountOrders, given_up: set[tuple[str, str]], draft: Or
     if not synthetic.any():
         return
     trades: dict[tuple[str, str], list[Any]] = {}
-    for at in np.flatnonzero(synthetic):
+    for at in np.flatnonzero(synthetic).tolist():
         row = account.row(at)
         trades.setdefault((row.profile_id, row.trade_id), []).append(row)
-    kept = [(row.profile_id, row.trade_id) in trades and _key(row) not in given_up for row in account.row_list]
+    names = (account.rows[name].to_numpy() for name in ("profile_id", "trade_id", "order_id"))
+    kept = [
+        (profile, trade) in trades and (profile, key) not in given_up
+        for profile, trade, key in zip(*names, strict=True)
+    ]
     slices = build_slices(as_lifecycle_rows(account.rows[np.array(kept, dtype=bool)]), crypto_tokens=frozenset())
     for trade in rows_of(slices):
         over = -int(trade.open_e9)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -100,8 +101,12 @@ class World:
             consumption=consumption_frame(self.consumption),
         )
 
-    def plan(self, ownership: pd.DataFrame | None = None) -> OrderParityPlan:
+    def plan(self) -> OrderParityPlan:
         """The plan of order parity."""
+        return self._plan
+
+    @cached_property
+    def _plan(self) -> OrderParityPlan:
         inputs = self.inputs
         return plan_order_parity(
             inputs,
@@ -111,7 +116,7 @@ class World:
             unknown=self.unknown,
             asked=self.absent | frozenset(self.unknown),
             now_ms=self.now_ms,
-            ownership=own_orders(inputs) if ownership is None else ownership,
+            ownership=own_orders(inputs),
         )
 
     def look_ups(self) -> list[tuple[str, str, str, str]]:

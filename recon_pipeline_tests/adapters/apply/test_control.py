@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
+import time
 
 import pytest
 
 from recon_pipeline.apply import set_trading_state
+from recon_pipeline.apply.control import TradingState, lift_own_pause
+from recon_pipeline.ledger.database import connect
 from recon_pipeline.ledger.reads import PostgresLedger
 from recon_pipeline_tests.adapters.apply.book import NOW, Book, at_point
 
@@ -84,3 +87,52 @@ def test_a_resume_waits_for_an_apply_in_progress(ghost: Book):
     assert result.ok
     assert finished == ["resumed"]
     assert ghost.rows("SELECT state FROM trading_control")[0]["state"] == "RUNNING"
+
+
+def _lift(database_url: str, now: dt.datetime = LATER) -> TradingState | None:
+    with connect(database_url, "recon_writer", lock_timeout_ms=200) as connection, connection.transaction():
+        return lift_own_pause(connection, "p1", source="watchdog", reason="clean", now=now)
+
+
+def test_a_source_lifts_its_own_pause(database_url: str):
+    set_trading_state(database_url, "p1", "PAUSED", "watchdog", "mismatch", NOW)
+    lifted = _lift(database_url)
+    assert lifted is not None
+    assert (lifted.state, lifted.previous, lifted.since, lifted.reason) == ("RUNNING", "PAUSED", LATER, "clean")
+    assert _lift(database_url) is None
+
+
+def test_a_source_lifts_nobody_elses_pause(database_url: str):
+    assert _lift(database_url) is None
+    set_trading_state(database_url, "p1", "PAUSED", "watchdog", "mismatch", NOW)
+    set_trading_state(database_url, "p1", "PAUSED", "operator", "wait for me", NOW)
+    assert _lift(database_url) is None
+    with PostgresLedger(database_url) as ledger:
+        assert ledger.pause_state(["p1"])["p1"] == (True, "operator", NOW, "wait for me")
+    with pytest.raises(ValueError, match="time zone"):
+        _lift(database_url, LATER.replace(tzinfo=None))
+
+
+def test_a_person_who_pauses_at_the_same_moment_wins(database_url: str):
+    set_trading_state(database_url, "p1", "PAUSED", "watchdog", "mismatch", NOW)
+    with connect(database_url, "recon_writer") as connection, connection.transaction():
+        assert lift_own_pause(connection, "p1", source="watchdog", reason="clean", now=LATER) is not None
+        person = threading.Thread(
+            target=set_trading_state, args=(database_url, "p1", "PAUSED", "operator", "wait for me", LATER)
+        )
+        person.start()
+        deadline = time.monotonic() + 20
+        while not _waits_for_a_lock(database_url):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    person.join(timeout=30)
+    with PostgresLedger(database_url) as ledger:
+        assert ledger.pause_state(["p1"])["p1"][:2] == (True, "operator")
+
+
+def _waits_for_a_lock(database_url: str) -> bool:
+    with connect(database_url) as connection:
+        row = connection.execute(
+            "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        ).fetchone()
+    return bool(row and row["n"])

@@ -208,6 +208,8 @@ class Reading:
             moved = _differences(before, after)
             if not moved:
                 self._positions_agree = True
+                if not first:  # the list that agrees is not the one that the account's worth was compared with
+                    self._doubt_missing_sides(self._client.account(), after)
                 return
             before = after
         for token, was, became in moved:
@@ -220,11 +222,14 @@ class Reading:
         positions = self._read_positions()
         if _sides_missing(account, positions):
             account, positions = self._client.account(), self._read_positions()
-            for side, value in _sides_missing(account, positions):
-                self._doubt_positions(
-                    f"the account has {side} positions worth {value}, but none is in the list of positions"
-                )
+            self._doubt_missing_sides(account, positions)
         return positions
+
+    def _doubt_missing_sides(self, account: Raw, positions: Mapping[str, Raw]) -> None:
+        for side, value in _sides_missing(account, positions):
+            self._doubt_positions(
+                f"the account has {side} positions worth {value}, but none is in the list of positions"
+            )
 
     def _read_positions(self) -> dict[str, Raw]:
         found: dict[str, Raw] = {}

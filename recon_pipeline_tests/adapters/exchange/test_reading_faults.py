@@ -138,6 +138,17 @@ def test_an_empty_list_of_positions_is_doubted_while_the_account_reports_their_w
         assert "none is in the list of positions" in reading.certificate.reasons[0]
 
 
+def test_a_list_of_positions_that_turns_empty_while_the_account_is_read_makes_nothing_flat() -> None:
+    """Read before and after as the proof wants it, the second reading and the third agree: both are empty."""
+    with world() as w:
+        furnish(w)
+        w.sim.faults.add(Fault(FaultKind.EMPTY_LIST, path=POSITIONS, skip=1))
+        reading = w.read()
+    assert not reading.positions_known
+    assert not reading.certificate.complete
+    assert any("none is in the list of positions" in reason for reason in reading.certificate.reasons)
+
+
 def test_a_position_that_moves_once_is_read_again_and_one_that_keeps_moving_is_named() -> None:
     for count, complete in ((1, True), (None, False)):
         with world() as w:

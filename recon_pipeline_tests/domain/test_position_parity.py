@@ -34,7 +34,7 @@ from recon_pipeline_tests.domain.parity_books import (
 )
 
 TWO_PROFILES = ({"profile_id": "p1"}, {"profile_id": "p2"})
-PROPERTY = settings(max_examples=max(25, settings.default.max_examples // 20))
+PROPERTY = settings(max_examples=max(25, settings.default.max_examples // 40))
 AT_ONCE = replace(POLICY, confirmations=1)
 LAX = replace(POLICY, require_sub_tag=False)
 

@@ -28,6 +28,7 @@ from recon_pipeline.domain.free_evidence import free_evidence
 from recon_pipeline.domain.order_coverage import plan_order_coverage
 from recon_pipeline.domain.order_parity import plan_order_parity
 from recon_pipeline.domain.ownership import own_orders
+from recon_pipeline.domain.plan import ExitBackfillInputs
 from recon_pipeline.domain.position_parity import plan_position_parity
 from recon_pipeline.domain.stage_plan import StagePlan
 from recon_pipeline.domain.sub_tag_repair import plan_sub_tag_repair
@@ -63,6 +64,8 @@ class AccountCycle:
         }
         self._watch = Watch(context)
         self._written = False
+        self._owned: tuple[CycleInputs, pd.DataFrame] | None = None
+        self._sliced: tuple[ExitBackfillInputs, pd.DataFrame] | None = None
         self._snapshot = read_account_snapshot(
             accounts,
             self._chosen,
@@ -107,7 +110,7 @@ class AccountCycle:
             unknown=looked_up.unknown,
             asked=looked_up.asked,
             now_ms=now_ms,
-            ownership=own_orders(inputs),
+            ownership=self._ownership(),
         )
         for profile in plan.counts:
             self._profiles[profile].confirmations = _of(plan.confirmations, profile)
@@ -119,7 +122,7 @@ class AccountCycle:
             self._skip_all(Stage.ORDER_COVERAGE, DISABLED)
         else:
             inputs = self._inputs()
-            plan = plan_order_coverage(inputs, policy, own_orders(inputs), now_ms=self._context.began_ms)
+            plan = plan_order_coverage(inputs, policy, self._ownership(), now_ms=self._context.began_ms)
             self._carry_out(plan, dry_run=policy.dry_run)
         for progress in self._profiles.values():
             self._watch.skipped(progress, SafetyStep.COVERAGE, Stage.ORDER_COVERAGE)
@@ -161,10 +164,10 @@ class AccountCycle:
     def _position_parity(self) -> None:
         self._refresh()
         policy, inputs, shard = self._policy.position_parity, self._inputs(), self._snapshot.shard
-        ownership = own_orders(inputs)
+        ownership = self._ownership()
         plan = plan_position_parity(
             inputs,
-            slices_of_accounts(shard.inputs),
+            self._slices(),
             policy,
             pd.concat([progress.parity for progress in self._profiles.values()], ignore_index=True),
             waiting=frozenset().union(*(progress.waiting_trades for progress in self._profiles.values())),
@@ -195,7 +198,7 @@ class AccountCycle:
             self._watch.judge_parity(progress, counted, capital, pauses.get(profile, ()))
 
     def _data_health(self) -> None:
-        found = data_findings(self._inputs(), slices_of_accounts(self._snapshot.shard.inputs))
+        found = data_findings(self._inputs(), self._slices())
         for profile, progress in self._profiles.items():
             own = tuple(finding for finding in (*self._snapshot.findings, *found) if finding.profile_id == profile)
             progress.stages[Stage.READING] = StageOutcome(
@@ -235,6 +238,20 @@ class AccountCycle:
 
     def _inputs(self) -> CycleInputs:
         return self._snapshot.inputs
+
+    def _ownership(self) -> pd.DataFrame:
+        """Whose each order is, worked out once for a snapshot."""
+        inputs = self._inputs()
+        if self._owned is None or self._owned[0] is not inputs:
+            self._owned = inputs, own_orders(inputs)
+        return self._owned[1]
+
+    def _slices(self) -> pd.DataFrame:
+        """Every trade of the account, worked out once for a snapshot."""
+        inputs = self._snapshot.shard.inputs
+        if self._sliced is None or self._sliced[0] is not inputs:
+            self._sliced = inputs, slices_of_accounts(inputs)
+        return self._sliced[1]
 
     def _refresh(self) -> None:
         """Read the ledger again where this cycle has written since it was read."""

@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 
 from recon_pipeline.domain.account_orders import AccountOrders, accounts_of
-from recon_pipeline.domain.corrections import Stage
+from recon_pipeline.domain.corrections import Handler, Stage
 from recon_pipeline.domain.cycle_frames import ORDER_CONFIRMATIONS, CycleInputs
 from recon_pipeline.domain.cycle_policy import OrderParityPolicy
 from recon_pipeline.domain.frames import Column, Schema, frame_of, rows_of
@@ -154,10 +154,11 @@ def plan_order_parity(
         discover(account, owners, draft, taken=taken, policy=policy, now_ms=now_ms)
         remembered.extend(_confirm(account, by_trade, looked_up, draft, policy=policy, now_ms=now_ms))
     superseding = supersede(accounts, inputs.consumption, now_ms=now_ms, policy=policy, corrected=draft.changes)
-    for change in superseding.changes:
-        draft.count(change.profile_id, "superseded")
     changes = [change for change in draft.changes if change.profile_id in wanted]
     order = sorted([*changes, *superseding.changes], key=lambda c: (c.profile_id, c.trade_id, c.order_id))
+    for change in order:
+        if change.handler is Handler.SUPERSEDE:
+            draft.count(change.profile_id, "superseded")
     account_of = dict(zip(inputs.profiles["profile_id"], inputs.profiles["account_id"], strict=True))
     keys = {(account_of[c.profile_id], c.exchange_order_id) for c in order if c.exchange_order_id}
     return OrderParityPlan(

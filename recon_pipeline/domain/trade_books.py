@@ -10,9 +10,10 @@ position        the quantity is what the ledger leaves open, with the sign that 
                 negative); the average entry price follows where the entries changed. Nothing open and no entry order live:
                 closed, at the last exit. Open again, because an exit was superseded: open, without a time of closing.
 trade history   entries and exits become what the ledger's rows sum to. Where the recorded quantity says so already, a bot
-                booked it, and neither price nor profit is touched. Profit changes by the difference that the correction makes,
-                so that what a bot knows beside it (fees, rounding) stays; without a recorded profit it is that of all rows.
-                Prices are volume-weighted; what an unpriced row leaves unknown is unknown. Fees are not touched.
+                booked it, and neither price nor profit is touched, unless the record is that of a row whose place another
+                took. Profit changes by the difference that the correction makes, so that what a bot knows beside it (fees,
+                rounding) stays; without a recorded profit it is that of all rows. Prices are volume-weighted; what an
+                unpriced row leaves unknown is unknown. Fees are not touched.
 capital         while an entry order is live it is the bot's, who reserved for the whole order. Otherwise: nothing open reserves
                 nothing; where the entries changed, the open quantity at their average price; where only exits did, the share
                 of the reservation that stays open.
@@ -252,10 +253,10 @@ def _exits(
     """Exit quantity, price and profit, by difference to what is recorded."""
     booked = parse_decimal(image.get("exit_qty")) or Decimal(0)
     target = from_e9(after.exit_e9)
-    if booked == target and (target == 0 or price_before == price_after):
+    if booked == target and not _priced_as(image, before, after) and (target == 0 or price_before == price_after):
         return {}
     changes: Changes = {}
-    if booked != target:
+    if booked != target or _priced_as(image, before, after):
         changes = {"exit_qty": decimal_text(target), "exit_price": _optional(_exit_price(after))}
     recorded = parse_decimal(image.get("realized_pnl_usd"))
     if recorded is None:
@@ -269,9 +270,17 @@ def _exits(
         return changes | {"realized_pnl_usd": decimal_text(recorded + gain)}
 
 
+def _priced_as(image: Image, before: TradeState, after: TradeState) -> bool:
+    """Whether the record is that of the rows before, which had another price: a row took the place of one of its size."""
+    was = _exit_price(before)
+    if was is None or before.exit_e9 != after.exit_e9 or was == _exit_price(after):
+        return False
+    return same_value(image.get("exit_price"), decimal_text(was))
+
+
 def _more_value(image: Image, booked: Decimal, before: TradeState, after: TradeState) -> Decimal | None:
     """How much more the exits are worth than the recorded ones; None where that can't be told."""
-    if booked == from_e9(after.exit_e9):
+    if booked == from_e9(after.exit_e9) and not _priced_as(image, before, after):
         return Decimal(0)
     with localcontext(prec=_DIGITS):
         if booked == from_e9(before.exit_e9):

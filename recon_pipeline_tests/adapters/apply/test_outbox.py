@@ -183,7 +183,7 @@ def test_after_a_restore_into_another_server_the_outbox_says_so_and_goes_on_wher
     assert [row.id for row in read(book)] == [row.id for row in rows[5:]]
     corrected(book, 3)
     assert [row.id for row in read(book, "another")] == [
-        row["id"] for row in book.rows("SELECT id FROM recon.corrections")
+        row["id"] for row in book.rows("SELECT id FROM recon.corrections ORDER BY id")
     ]
     assert acknowledge(book, read(book)[-1])
     assert read(book) == []

@@ -165,8 +165,8 @@ _CHECKED: Final[dict[str, str]] = {
     "names what a person has to decide, and how.",
     NOTHING_POSTPONED: "Every correction that the cycle decided was written, or is a dry run. A postponed one found its row or "
     "its evidence changed meanwhile; the next cycle decides it again.",
-    EVERY_STAGE_RAN: "No step of the cycle failed, and none was skipped but by the operator's own settings (switched off, not on the "
-    "allow list, waiting for a pause). A step that does not run finds nothing.",
+    EVERY_STAGE_RAN: "No step of the cycle failed, and none was skipped but by the operator's own settings (switched off, not on "
+    "the allow list, waiting for a pause). A step that does not run finds nothing.",
     WATCHDOG_IS_QUIET: "Neither watchdog is triggered, and trading is not paused by one.",
     LEASE_IS_FREE: "No other run held the profile's lease when the cycle began.",
     ROWS_ARE_USABLE: "Every row of the profile in orders has a readable quantity, side, symbol and time, and no trade has left "

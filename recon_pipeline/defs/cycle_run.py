@@ -13,7 +13,8 @@ from typing import Final
 import pandas as pd
 
 from recon_pipeline.cycle.outcome import ProfileCycle
-from recon_pipeline.cycle.ports import ACCOUNT_MARK, CycleExchange, CyclePorts
+from recon_pipeline.cycle.ports import CycleExchange, CyclePorts
+from recon_pipeline.cycle.running import run_cycle
 from recon_pipeline.defs.lease_keeper import holding_leases
 from recon_pipeline.defs.resources import AttentiveLedger, Outside
 from recon_pipeline.defs.snapshots import RunSnapshots
@@ -117,7 +118,7 @@ def run_shard_cycle(outside: Outside, profile_ids: Sequence[str], *, run_id: str
             yield CycleOutcome(
                 cycle,
                 account=seen.accounts.get(cycle.report.account_id),
-                records=tuple(row for row in ledger.records if row["profile_id"] == cycle.profile_id),
+                records=ledger.records_of(cycle.profile_id),
                 pause=ledger.pauses.get(cycle.profile_id, RUNNING),
                 history=_history(ledger, cycle),
                 snapshots=snapshots.url,

@@ -75,13 +75,21 @@ class AttentiveLedger(PostgresLedger):
     def __init__(self, database_url: str, *, application_name: str = "recon run") -> None:
         super().__init__(database_url, application_name=application_name)
         self.pauses: dict[str, PauseState] = {}
-        self.records: list[Row] = []
-        """the lifecycle rows that were read last"""
+        self._records: list[Row] = []
+        self._by_profile: dict[str, list[Row]] | None = None
 
     def lifecycle_records(self, profile_ids: Sequence[str]) -> list[Row]:
         """Return raw rows of ``orders``: all that executed or may yet, and backfill rows of any status."""
-        self.records = super().lifecycle_records(profile_ids)
-        return self.records
+        self._records, self._by_profile = super().lifecycle_records(profile_ids), None
+        return self._records
+
+    def records_of(self, profile_id: str) -> tuple[Row, ...]:
+        """Return a profile's lifecycle rows as they were read last."""
+        if self._by_profile is None:
+            self._by_profile = {}
+            for row in self._records:
+                self._by_profile.setdefault(str(row["profile_id"]), []).append(row)
+        return tuple(self._by_profile.get(profile_id, ()))
 
     def pause_state(self, profile_ids: Sequence[str]) -> dict[str, PauseState]:
         """Return the pause of the profiles."""

@@ -105,7 +105,7 @@ class World:
             asset_selection=[dg.AssetKey(key) for key in assets] if assets else None,
         )
 
-    def metadata(self, result: dg.ExecuteInProcessResult, asset: str, partition: str) -> dict[str, Any]:
+    def metadata(self, result: dg.ExecuteInProcessResult, asset: str, partition: str | None) -> dict[str, Any]:
         """The metadata of one asset's materialization in one partition, tables as lists of rows."""
         [found] = [
             event.materialization

@@ -9,8 +9,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from recon_pipeline.defs import cycle_catalogue
 from recon_pipeline.defs.partitions import PROFILES
-from recon_pipeline.defs.schedules import RANGE_END, RANGE_START, SHARD_TAG, dry_run_schedule
+from recon_pipeline.defs.schedules import RANGE_END, RANGE_START, SHARD_TAG, dry_run_schedule, reconcile_schedule
 from recon_pipeline.defs.sensors import profiles_to_partitions, stuck_batches, unattended_apply_of_stuck_batches
 from recon_pipeline_tests.defs.conftest import World
 
@@ -28,11 +29,11 @@ def outside(world: World) -> dict[str, object]:
     return {"outside": world.definitions.resources["outside"]}
 
 
-def tick(world: World) -> dg.ScheduleExecutionData:
+def tick(world: World, schedule: dg.ScheduleDefinition = dry_run_schedule) -> dg.ScheduleExecutionData:
     with dg.build_schedule_context(
         instance=world.instance, scheduled_execution_time=TICK, resources=outside(world)
     ) as context:
-        return dry_run_schedule.evaluate_tick(context)
+        return schedule.evaluate_tick(context)
 
 
 def sense(world: World, sensor: dg.SensorDefinition):
@@ -70,6 +71,31 @@ def test_the_schedule_covers_every_profile_in_contiguous_shards(world: World):
         assert [key.to_user_string() for key in request.asset_selection] == ["proposed_backfill_rows"]
     assert covered == keys
     assert len({request.run_key for request in requests}) == len(requests) == 4
+
+
+def test_the_schedule_of_the_cycle_selects_the_report_and_its_checks_alone(world: World):
+    world.environment["RECON_SHARD_SIZE"] = "8"
+    requests = tick(world, reconcile_schedule).run_requests
+    keys = list(world.instance.get_dynamic_partitions(PROFILES))
+    assert [(request.tags[RANGE_START], request.tags[RANGE_END]) for request in requests] == [
+        (keys[0], keys[7]),
+        (keys[8], keys[14]),
+    ]
+    for request in requests:
+        assert [key.to_user_string() for key in request.asset_selection] == ["reconciliation_report"]
+        assert {key.name for key in request.asset_check_keys} == {check.name for check in cycle_catalogue.CHECKS}
+        assert request.tags["recon/trigger"] == "schedule"
+
+
+def test_a_dry_run_that_still_works_holds_no_cycle_back(world: World):
+    world.instance.add_run(
+        dg.DagsterRun(job_name="exit_backfill_dry_run", status=dg.DagsterRunStatus.STARTED, tags={SHARD_TAG: "0"})
+    )
+    assert len(tick(world, reconcile_schedule).run_requests) == 1
+    world.instance.add_run(
+        dg.DagsterRun(job_name="reconcile", status=dg.DagsterRunStatus.STARTED, tags={SHARD_TAG: "0"})
+    )
+    assert "still works, shard 0" in tick(world, reconcile_schedule).skip_message
 
 
 def test_a_shard_whose_last_run_still_works_is_left_out(world: World):

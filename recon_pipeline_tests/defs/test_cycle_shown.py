@@ -82,8 +82,8 @@ def test_the_sentence_names_what_is_worst_first():
         stage(Stage.ORDER_PARITY, changes=(FILL, DISCOVERED), applied=(FILL.order_id,),
               postponed={DISCOVERED.order_id: "row_changed"}),
         report=report(
-            clean=False, mismatch_count=1, missing_in_db=2, corrections=1, waiting_for_person=1, integrity_watchdog_triggered=True,
-            paused=True, pause_source=PARITY_WATCHDOG_SOURCE, parity_mismatch_trades=2,
+            clean=False, mismatch_count=1, missing_in_db=2, corrections=1, waiting_for_person=1,
+            integrity_watchdog_triggered=True, paused=True, pause_source=PARITY_WATCHDOG_SOURCE, parity_mismatch_trades=2,
             parity_total_mismatch_notional_usd=Decimal("1234.5"),
         ),
     )  # fmt: skip

@@ -112,6 +112,9 @@ def test_the_schedules_and_the_sensors_and_what_runs_without_being_started():
     }
     assert sensors == {
         "profiles_to_partitions": ([], "RUNNING"),
+        "deliver_alerts": ([], "RUNNING"),
+        "run_failures": ([], "RUNNING"),
+        "watchdog_auto_resume": ([], "RUNNING"),
         "stuck_batches": (["exit_backfill_stuck_batch"], "RUNNING"),
         "unattended_apply_of_stuck_batches": (["exit_backfill_apply"], "STOPPED"),
     }

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
+from recon_pipeline.defs.alerts import deliver_alerts, run_failures, watchdog_auto_resume
 from recon_pipeline.defs.boards import operations_board
 from recon_pipeline.defs.control import exit_backfill_rollback, exit_backfill_stuck_batch, pause_trading, resume_trading
 from recon_pipeline.defs.exit_backfill import exit_backfill_apply, exit_backfill_dry_run
@@ -31,7 +32,14 @@ def build_definitions(overrides: Mapping[str, object] | None = None) -> dg.Defin
             resume_trading,
         ],
         schedules=[reconcile_schedule, dry_run_schedule],
-        sensors=[profiles_to_partitions, stuck_batches, unattended_apply_of_stuck_batches],
+        sensors=[
+            profiles_to_partitions,
+            deliver_alerts,
+            run_failures,
+            watchdog_auto_resume,
+            stuck_batches,
+            unattended_apply_of_stuck_batches,
+        ],
         resources={"outside": Outside(), **(overrides or {})},
         executor=dg.in_process_executor,
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
+from recon_pipeline.alerting.redaction import Redactor
 from recon_pipeline.apply import set_trading_state
 from recon_pipeline.defs import failed_runs
 from recon_pipeline.defs.alerts import AlertsNotDeliveredError, deliver_alerts, run_failures, watchdog_auto_resume
@@ -36,8 +38,8 @@ class Desk:
 
     database_url: str
     receiver: Receiver
+    instance: dg.DagsterInstance
     environment: dict[str, str]
-    instance: dg.DagsterInstance | None = None
     now: dt.datetime = NOW
     cursors: dict[str, str] = field(default_factory=dict)
 
@@ -47,11 +49,6 @@ class Desk:
 
     def sense(self, sensor: dg.SensorDefinition) -> str:
         """Evaluate one tick with the cursor that the last one left; return what the tick says."""
-        if self.instance is None:
-            with dg.build_sensor_context(resources={"outside": self.outside}, sensor_name=sensor.name) as context:
-                answer = sensor(context)
-            assert isinstance(answer, dg.SkipReason)
-            return str(answer.skip_message)
         with dg.build_sensor_context(
             instance=self.instance,
             cursor=self.cursors.get(sensor.name),
@@ -79,12 +76,27 @@ class Desk:
         assert not result.success
         return result.run_id
 
+    def die(self, text: str, *, origin: RemoteJobOrigin | None = None, **tags: str) -> str:
+        """A run whose process ended without a word, as the run monitor reports it; return its id."""
+        run = self.instance.add_run(
+            dg.DagsterRun(job_name="reconcile", status=dg.DagsterRunStatus.STARTED, tags=tags, remote_job_origin=origin)
+        )
+        self.instance.report_run_failed(run, text)
+        return run.run_id
+
     def events(self) -> list[dict[str, Any]]:
         return self.rows("SELECT type, severity, message, profile_id, run_id, details FROM recon.events ORDER BY id")
 
 
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dg.DagsterInstance]:
+    """One instance for all: what failed in another test was there before the first look."""
+    with dg.DagsterInstance.local_temp(str(tmp_path_factory.mktemp("dagster"))) as made:
+        yield made
+
+
 @pytest.fixture
-def desk(database_url: str) -> Iterator[Desk]:
+def desk(database_url: str, history: dg.DagsterInstance) -> Iterator[Desk]:
     with receiving() as receiver:
         environment = {
             "RECON_DATABASE_URL": database_url,
@@ -93,18 +105,11 @@ def desk(database_url: str) -> Iterator[Desk]:
             "APCA_API_KEY_ID": "AKEXAMPLE0123",
             "APCA_API_SECRET_KEY": "verysecretindeed",
         }
-        desk = Desk(database_url, receiver, environment)
+        desk = Desk(database_url, receiver, history, environment)
         desk.rows(
             "INSERT INTO public.profiles (profile_id, user_id, account_id) VALUES ('p1', 'u1', 'a1'), ('p2', 'u2', 'a1')"
             " RETURNING profile_id"
         )
-        yield desk
-
-
-@pytest.fixture
-def runs(desk: Desk, tmp_path: Path) -> Iterator[Desk]:
-    """With an instance, whose runs may fail."""
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as desk.instance:
         yield desk
 
 
@@ -138,14 +143,14 @@ def test_a_webhook_that_refuses_fails_the_tick_without_its_address(desk: Desk):
 
 
 @pytest.mark.parametrize("sensor", [deliver_alerts, run_failures, watchdog_auto_resume], ids=lambda sensor: sensor.name)
-def test_without_a_database_a_sensor_says_so_without_its_password(runs: Desk, sensor: dg.SensorDefinition):
-    runs.cursors["run_failures"] = "0"
-    runs.environment["RECON_DATABASE_URL"] = DOWN
-    said = runs.sense(sensor)
+def test_without_a_database_a_sensor_says_so_without_its_password(desk: Desk, sensor: dg.SensorDefinition):
+    desk.cursors["run_failures"] = "0"
+    desk.environment["RECON_DATABASE_URL"] = DOWN
+    said = desk.sense(sensor)
     assert "can't connect to database nothing on 127.0.0.1:1 as nobody" in said
     assert "hunter2" not in said
-    del runs.environment["RECON_DATABASE_URL"]
-    assert "RECON_DATABASE_URL is not set" in runs.sense(sensor)
+    del desk.environment["RECON_DATABASE_URL"]
+    assert "RECON_DATABASE_URL is not set" in desk.sense(sensor)
 
 
 def test_the_sensors_run_by_themselves():
@@ -156,12 +161,12 @@ def test_the_sensors_run_by_themselves():
 # -- run_failures
 
 
-def test_a_failed_run_is_an_event_with_its_job_its_profiles_and_why(runs: Desk):
-    runs.fail("long ago")
-    assert "from now on" in runs.sense(run_failures)
-    run_id = runs.fail("p9", **{"dagster/partition": "p1"})
-    assert runs.sense(run_failures) == "1 failed run told of 1 looked at."
-    [event] = runs.events()
+def test_a_failed_run_is_an_event_with_its_job_its_profiles_and_why(desk: Desk):
+    desk.die("long ago")
+    assert "from now on" in desk.sense(run_failures)
+    run_id = desk.fail("p9", **{"dagster/partition": "p1"})
+    assert desk.sense(run_failures) == "1 failed run told of 1 looked at."
+    [event] = desk.events()
     why = "There is no profile 'p9': the scope is a profile of the table profiles, or 'all'."
     assert event == {
         "type": "SYSTEM_ERROR",
@@ -172,81 +177,73 @@ def test_a_failed_run_is_an_event_with_its_job_its_profiles_and_why(runs: Desk):
         "details": {"job": "pause_trading", "run_id": run_id, "profiles": ["p1"], "error": why},
     }
     # Young failures are looked at again, and told once.
-    assert runs.sense(run_failures) == "0 failed runs told of 1 looked at."
-    runs.now += dt.timedelta(seconds=90)
-    runs.sense(run_failures)
-    assert runs.sense(run_failures) == "No run has failed."
-    assert len(runs.events()) == 1
+    assert desk.sense(run_failures) == "0 failed runs told of 1 looked at."
+    desk.now += dt.timedelta(seconds=90)
+    desk.sense(run_failures)
+    assert desk.sense(run_failures) == "No run has failed."
+    assert len(desk.events()) == 1
 
 
-def test_more_than_five_failures_are_told_in_one_tick(runs: Desk):
-    runs.sense(run_failures)
-    ids = [runs.fail(f"nobody {number}") for number in range(7)]
-    assert runs.sense(run_failures) == "7 failed runs told of 7 looked at."
-    assert [event["run_id"] for event in runs.events()] == ids
+def test_more_than_five_failures_are_told_in_one_tick(desk: Desk):
+    desk.sense(run_failures)
+    ids = [desk.die(f"killed {number}") for number in range(7)]
+    assert desk.sense(run_failures) == "7 failed runs told of 7 looked at."
+    assert [event["run_id"] for event in desk.events()] == ids
+    assert desk.events()[6]["message"] == f"Run {ids[6][:8]} of reconcile failed: killed 6"
 
 
-def test_the_same_failure_every_five_minutes_is_told_every_ten(runs: Desk):
-    runs.sense(run_failures)
+def test_the_same_failure_every_five_minutes_is_told_every_ten(desk: Desk):
+    desk.sense(run_failures)
     for _ in range(3):
-        runs.fail("nobody")
-        runs.sense(run_failures)
-        runs.now += dt.timedelta(minutes=5)
-    assert len(runs.events()) == 2
+        desk.die("the exchange refuses")
+        desk.sense(run_failures)
+        desk.now += dt.timedelta(minutes=5)
+    assert len(desk.events()) == 2
 
 
-def test_a_failed_shard_names_its_profiles(runs: Desk):
+def test_a_failed_shard_names_its_profiles(desk: Desk):
     keys = [f"s{number}" for number in range(8)]
-    runs.instance.add_dynamic_partitions(PROFILES, keys)
-    runs.sense(run_failures)
-    runs.fail("nobody", **{RANGE_START: "s1", RANGE_END: "s7"})
-    runs.sense(run_failures)
-    [event] = runs.events()
+    desk.instance.add_dynamic_partitions(PROFILES, keys)
+    desk.sense(run_failures)
+    desk.die("killed", **{RANGE_START: "s1", RANGE_END: "s7"})
+    desk.sense(run_failures)
+    [event] = desk.events()
     assert event["details"]["profiles"] == keys[1:]
     assert "failed for s1, s2, s3, s4, s5 and 2 more profiles: " in event["message"]
     assert event["profile_id"] is None
 
 
-def test_a_failure_while_the_database_was_away_is_told_later(runs: Desk):
-    runs.sense(run_failures)
-    runs.fail("nobody")
-    runs.environment["RECON_DATABASE_URL"] = DOWN
-    runs.sense(run_failures)
-    runs.now += dt.timedelta(hours=1)
-    runs.environment["RECON_DATABASE_URL"] = runs.database_url
-    assert runs.sense(run_failures) == "1 failed run told of 1 looked at."
+def test_a_failure_while_the_database_was_away_is_told_later(desk: Desk):
+    desk.sense(run_failures)
+    desk.die("killed")
+    desk.environment["RECON_DATABASE_URL"] = DOWN
+    desk.sense(run_failures)
+    desk.now += dt.timedelta(hours=1)
+    desk.environment["RECON_DATABASE_URL"] = desk.database_url
+    assert desk.sense(run_failures) == "1 failed run told of 1 looked at."
 
 
-def test_what_a_failed_run_says_is_told_without_secrets(runs: Desk):
-    runs.sense(run_failures)
-    runs.fail("AKEXAMPLE0123")
-    runs.sense(run_failures)
-    [event] = runs.events()
-    assert "There is no profile '***'" in event["message"]
+def test_what_a_failed_run_says_is_told_without_secrets(desk: Desk):
+    desk.sense(run_failures)
+    desk.die("There is no AKEXAMPLE0123")
+    desk.sense(run_failures)
+    [event] = desk.events()
+    assert "There is no ***" in event["message"]
     assert "AKEXAMPLE0123" not in str(event)
 
 
-def test_a_run_of_another_projects_code_is_not_told(runs: Desk):
-    run = runs.instance.get_run_by_id(runs.fail("nobody"))
-    elsewhere = replace_origin(run, "another project")
-    assert failed_runs._is_ours(run, "recon_pipeline")
-    assert not failed_runs._is_ours(elsewhere, "recon_pipeline")
-    assert failed_runs._is_ours(replace_origin(run, "recon_pipeline"), "recon_pipeline")
+def test_a_run_of_another_projects_code_is_not_told(desk: Desk):
+    begin = failed_runs.newest_failure(desk.instance)
+    desk.die("theirs", origin=job_origin("another project"))
+    ours = [desk.die("ours", origin=job_origin("recon_pipeline")), desk.die("started in a process")]
+    found = failed_runs.look(desk.instance, after=begin, now=desk.now, redact=Redactor(), location="recon_pipeline")
+    assert list(found.run_ids) == ours
 
 
-def replace_origin(run: dg.DagsterRun, location: str) -> dg.DagsterRun:
-    from dagster._core.remote_origin import (
-        ManagedGrpcPythonEnvCodeLocationOrigin,
-        RemoteJobOrigin,
-        RemoteRepositoryOrigin,
-    )
-    from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
-
-    target = LoadableTargetOrigin(module_name="another")
-    origin = ManagedGrpcPythonEnvCodeLocationOrigin(loadable_target_origin=target, location_name=location)
-    return run._replace(
-        remote_job_origin=RemoteJobOrigin(RemoteRepositoryOrigin(origin, "__repository__"), run.job_name)
-    )
+def job_origin(location: str) -> RemoteJobOrigin:
+    target = LoadableTargetOrigin(module_name="somewhere")
+    code = ManagedGrpcPythonEnvCodeLocationOrigin(loadable_target_origin=target, location_name=location)
+    return RemoteJobOrigin(RemoteRepositoryOrigin(code, "__repository__"), "reconcile")
 
 
 # -- watchdog_auto_resume

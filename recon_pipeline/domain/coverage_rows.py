@@ -60,6 +60,8 @@ class CoverageLedger:
     stand_ins: Mapping[str, StandIns]
     fact_ids: frozenset[str]
     """order ids and client order ids of the reading"""
+    explained: frozenset[str] = frozenset()
+    """keys of rows of which a batch has recorded the order that they represent"""
     open_e9: dict[tuple[str, str], int] = field(default_factory=dict)
     """what each trade is left open with, with what is planned"""
     superseded: set[tuple[str, str]] = field(default_factory=set)
@@ -91,6 +93,7 @@ class CoverageLedger:
             slices=slices,
             stand_ins=stand_ins_of(facts, rows, consumption),
             fact_ids=frozenset({*facts["order_id"], *facts["client_order_id"]} - {""}),
+            explained=frozenset(consumption["backfill_order_id"]),
             open_e9={trade: int(row.open_e9) for trade, row in slices.items()},
         )
 
@@ -143,6 +146,7 @@ class CoverageLedger:
             if row.side in {"", fact.side}
             and row.action in {"", owner.action}
             and not row.order_id.startswith(STAND_IN_PREFIXES)
+            and row.order_id not in self.explained
             and not {row.order_id, row.client_order_id} & self.fact_ids
         ]
         return _maybe_recorded(fact, unknown)

@@ -277,13 +277,22 @@ def test_an_order_that_a_profile_of_another_account_recorded_is_in_the_ledger() 
     assert counted(planned)["skipped_existing"] == 1
 
 
-@pytest.mark.parametrize(
-    "recorded", [exit_row(order_id="x1", trade_id=None, profile_id="p2"), exit_row(order_id=BOOKED)]
-)
-def test_an_order_without_keys_that_the_ledger_has_is_legacy(recorded: Record) -> None:
-    planned = plan(inputs_of([row(), recorded], [fact(client_order_id="by-hand")], profiles=["p1", "p2"]))
-    counts = counted(planned, recorded["profile_id"])
-    assert counts.get("skipped_not_bot_owned_legacy_in_db", 0) + counts.get("skipped_existing", 0) == 1
+def test_an_order_without_keys_that_a_backfill_row_stands_for_is_legacy() -> None:
+    inputs = inputs_of([row(), exit_row(order_id=BOOKED)], [fact(client_order_id="by-hand")], profiles=["p1", "p2"])
+    for profile_id in ("p1", "p2"):
+        assert counted(plan(inputs), profile_id)["skipped_not_bot_owned_legacy_in_db"] == 1
+
+
+def test_an_order_of_unclear_owner_that_a_row_names_is_legacy() -> None:
+    recorded = exit_row(order_id="x1", trade_id="t2")
+    planned = plan(inputs_of([row(), recorded], [EXIT]))
+    assert (planned.changes, counted(planned)["skipped_not_bot_owned_legacy_in_db"]) == ((), 1)
+
+
+def test_an_order_without_keys_belongs_to_the_profile_whose_row_names_it() -> None:
+    recorded = exit_row(order_id="x1", trade_id=None, profile_id="p2")
+    planned = plan(inputs_of([row(), recorded], [fact()], profiles=["p1", "p2"]))
+    assert (counted(planned), counted(planned, "p2")["skipped_existing"]) == ({}, 1)
 
 
 def test_before_the_baseline_orders_are_only_counted() -> None:
@@ -432,6 +441,13 @@ def test_a_row_that_a_batch_booked_the_order_on_under_another_id_is_the_order() 
     assert (plan(inputs).changes, counted(plan(inputs))["skipped_existing"]) == ((), 1)
     grown = inputs_of([row(), exit_row(order_id="bot-7")], [{**EXIT, "filled_qty": "8"}], consumed=[("bot-7", "x1", 4)])
     assert found(plan(grown)) == [("represented_by_another_row", "x1", True)]
+
+
+def test_a_row_of_which_a_batch_has_said_what_order_it_is_can_not_be_another() -> None:
+    rows = [row(), exit_row(order_id="bot-7")]
+    facts = [EXIT, fact(id="x7", client_order_id="by-hand")]
+    assert found(plan(inputs_of(rows, facts))) == [("maybe_recorded_under_another_id", "x1", True)]
+    assert written(plan(inputs_of(rows, facts, consumed=[("bot-7", "x7", 4)]))) == [("exit_fill", "x1")]
 
 
 def test_a_backfill_row_of_another_trade_is_left_alone() -> None:

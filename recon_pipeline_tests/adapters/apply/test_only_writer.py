@@ -44,6 +44,7 @@ def test_the_writing_statements_are_these_and_no_others():
         "set_capital",
         "cancel_backfill_orders",
         "set_trading_state",
+        "ensure_trading_state",
         "update_orders",
         "insert_corrected_orders",
         "insert_positions",

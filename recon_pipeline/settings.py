@@ -173,6 +173,7 @@ def read_cycle_policy(values: Mapping[str, object]) -> CyclePolicy:
     spacing = read.milliseconds(
         "RECON_CONFIRMATION_SPACING_SECONDS", default=orders.confirmation_spacing_ms, unit_ms=1_000
     )
+    quiet = read.milliseconds("RECON_ORDER_QUIET_PERIOD_SECONDS", default=orders.quiet_ms, unit_ms=1_000)
     resume = "RECON_WATCHDOG_AUTO_RESUME_"
     return CyclePolicy(
         exit_backfill=backfill,
@@ -183,7 +184,7 @@ def read_cycle_policy(values: Mapping[str, object]) -> CyclePolicy:
             missing_confirmations=read.integer(
                 "RECON_ORDER_MISSING_CONFIRMATIONS", default=orders.missing_confirmations, least=1
             ),
-            quiet_ms=read.milliseconds("RECON_ORDER_QUIET_PERIOD_SECONDS", default=orders.quiet_ms, unit_ms=1_000),
+            quiet_ms=quiet,
             max_lookups=read.integer("RECON_ORDER_LOOKUPS_PER_CYCLE", default=orders.max_lookups, least=0),
             confirmation_spacing_ms=spacing,
         ),
@@ -192,6 +193,7 @@ def read_cycle_policy(values: Mapping[str, object]) -> CyclePolicy:
             dry_run=read.flag("RECON_ORDER_COVERAGE_DRY_RUN", default=coverage.dry_run),
             baseline_ms=read.instant("RECON_ORDER_COVERAGE_BASELINE"),
             max_inserts=read.integer("RECON_ORDER_COVERAGE_MAX_INSERTS", default=coverage.max_inserts),
+            quiet_ms=quiet,
         ),
         sub_tag_repair=SubTagRepairPolicy(
             enabled=read.flag("ENABLE_RECON_SUB_TAG_REPAIR", default=tags.enabled),

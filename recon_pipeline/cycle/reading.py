@@ -14,6 +14,7 @@ import pandas as pd
 
 from recon_pipeline.cycle.ports import CycleExchange, CycleLedger, Record
 from recon_pipeline.domain.corrections import Finding, Stage
+from recon_pipeline.domain.coverage_rows import RECORDED_ELSEWHERE
 from recon_pipeline.domain.cycle_frames import CycleInputs
 from recon_pipeline.domain.cycle_policy import OrderParityPolicy
 from recon_pipeline.domain.frames import rows_of
@@ -25,8 +26,6 @@ from recon_pipeline.exchange.gateway import Absent, AccountReading, Found
 
 OrderKey = tuple[str, str]
 """(profile id, order id of the ledger row)"""
-RECORDED_ELSEWHERE = "recorded_by_another_account"
-"""Defect of an exchange order that a row of a profile on another account names."""
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ The runbook says the same at more length. Not here: the reasons of the exit back
 from typing import Final
 
 from recon_pipeline.apply.outcomes import POSTPONEMENTS, Postponed
-from recon_pipeline.cycle.reading import RECORDED_ELSEWHERE
 from recon_pipeline.defs import remedies
 from recon_pipeline.domain.corrections import Stage
+from recon_pipeline.domain.coverage_rows import RECORDED_ELSEWHERE
 from recon_pipeline.domain.data_health import OVER_EXIT, WITHOUT_ID, WITHOUT_STATUS, WITHOUT_TRADE
 from recon_pipeline.domain.order_objections import OrderReason
 from recon_pipeline.domain.position_parity import POSITION_WITHOUT_TRADE

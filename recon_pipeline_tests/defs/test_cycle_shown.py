@@ -11,13 +11,13 @@ import dagster as dg
 import pytest
 
 from recon_pipeline.apply.outcomes import Postponed
-from recon_pipeline.cycle.reading import RECORDED_ELSEWHERE
 from recon_pipeline.defs import cycle_catalogue as names
 from recon_pipeline.defs import cycle_checks, cycle_remedies, cycle_tables
 from recon_pipeline.defs.cycle_presentation import metadata_of, summary
 from recon_pipeline.defs.cycle_run import CycleOutcome
 from recon_pipeline.defs.remedies import LEASE_HELD
 from recon_pipeline.domain.corrections import Handler, Stage
+from recon_pipeline.domain.coverage_rows import RECORDED_ELSEWHERE
 from recon_pipeline.domain.data_health import OVER_EXIT, WITHOUT_ID, WITHOUT_STATUS, WITHOUT_TRADE
 from recon_pipeline.domain.order_objections import OrderReason
 from recon_pipeline.domain.position_parity import POSITION_WITHOUT_TRADE

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from recon_pipeline.cycle import reading
 from recon_pipeline.domain import position_parity
 from recon_pipeline.domain.corrections import Handler, OrderChange, Stage, changes_digest
 from recon_pipeline.domain.coverage_rows import RECORDED_ELSEWHERE
@@ -269,7 +268,6 @@ def test_what_is_in_the_ledger_counts_as_existing_whatever_else_is_unknown_about
 
 
 def test_an_order_that_a_profile_of_another_account_recorded_is_in_the_ledger() -> None:
-    assert RECORDED_ELSEWHERE == reading.RECORDED_ELSEWHERE
     inputs = inputs_of([row()], [EXIT])
     marked = replace(inputs, order_facts=inputs.order_facts.assign(defect=RECORDED_ELSEWHERE))
     planned = plan(marked)

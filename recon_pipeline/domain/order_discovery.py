@@ -34,29 +34,33 @@ def unnamed_orders(account: AccountOrders, owners: Owners) -> list[Any]:
 def known_by_trade(account: AccountOrders, owners: Owners) -> dict[int, Any]:
     """Open rows whose order is known by the trade alone: position of the row to the order.
 
-    Unique both ways: the trade has one open row that no id matches, and one order that no row names belongs to the trade
-    with the row's side, symbol, action and (where both say one) ordered quantity. A row that carries an order's id is that
-    order's and no other's, whatever else there is of its trade; an order that replaced another is not known by trade either.
+    Unique both ways: of the trade's open rows that no id matches, only this one has the order's side, symbol, action and
+    (where both say one) ordered quantity, and of the trade's orders that no row names only this one has the row's. A row
+    that carries an order's id is that order's and no other's, whatever else there is of its trade; an order that replaced
+    another is not known by trade either.
     """
-    rows: dict[tuple[str, str], list[int]] = {}
+    rows: dict[tuple[str, str], list[tuple[int, Any]]] = {}
     for at in account.unmatched:
         row = account.row(at)
         if row.trade_id:
-            rows.setdefault((row.profile_id, row.trade_id), []).append(at)
+            rows.setdefault((row.profile_id, row.trade_id), []).append((at, row))
     if not rows:
         return {}
-    orders: dict[tuple[str, str], list[Any]] = {}
+    found: dict[int, list[Any]] = {}
+    candidates: dict[str, list[int]] = {}
     for fact in unnamed_orders(account, owners):
         owner = owners.get(fact.order_id)
-        if owner is not None and owner.kind == Kind.OWNED.value and not fact.replaces:
-            orders.setdefault((owner.profile_id, owner.trade_id), []).append(fact)
-    found: dict[int, Any] = {}
-    for trade, positions in rows.items():
-        row = account.row(positions[0])
-        fitting = [fact for fact in orders.get(trade, ()) if _fits(row, fact, owners[fact.order_id])]
-        if len(positions) == 1 and len(fitting) == 1 and not names_an_order(row):
-            found[positions[0]] = fitting[0]
-    return found
+        if owner is None or owner.kind != Kind.OWNED.value or fact.replaces:
+            continue
+        for at, row in rows.get((owner.profile_id, owner.trade_id), ()):
+            if _fits(row, fact, owner):
+                found.setdefault(at, []).append(fact)
+                candidates.setdefault(fact.order_id, []).append(at)
+    return {
+        at: orders[0]
+        for at, orders in found.items()
+        if len(orders) == 1 and len(candidates[orders[0].order_id]) == 1 and not names_an_order(account.row(at))
+    }
 
 
 def _fits(row: Any, fact: Any, owner: Any) -> bool:

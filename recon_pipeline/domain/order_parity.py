@@ -37,7 +37,16 @@ from recon_pipeline.domain.frames import Column, Schema, frame_of, rows_of
 from recon_pipeline.domain.order_changes import canceled_as_absent, corrected, discovered, facts_of, superseded
 from recon_pipeline.domain.order_discovery import Owners, discover, known_by_trade
 from recon_pipeline.domain.order_draft import OrderDraft
-from recon_pipeline.domain.order_matching import LIVE, class_of_status, contradictions, in_line, is_recent, keep_first
+from recon_pipeline.domain.order_matching import (
+    LIVE,
+    OrderClass,
+    class_of_order,
+    class_of_status,
+    contradictions,
+    in_line,
+    is_recent,
+    keep_first,
+)
 from recon_pipeline.domain.order_objections import Objection, OrderReason, action_of, correction_objection
 from recon_pipeline.domain.quantities import EPSILON_E9, decimal_text_e9
 from recon_pipeline.domain.stage_plan import CitedKey, StagePlan, in_finding_order, owners_of, selected_profiles
@@ -193,16 +202,21 @@ def _correct_matched(
             for row in (kept, *others):
                 draft.count(row.profile_id, "mismatch_count")
             continue
-        if in_line(kept, fact) or not _is_due(account, kept, draft, policy=policy, now_ms=now_ms):
-            continue
-        draft.count(kept.profile_id, "mismatch_count")
-        owner = owners.get(fact.order_id)
-        objection = correction_objection(kept, fact, owner)
-        if objection is not None:
-            draft.about_row(kept, objection, fact)
-            continue
-        by = "order_id" if kept.order_id == fact.order_id else "client_order_id"
-        draft.changes.append(corrected(kept, fact, action=action_of(kept, owner), matched_by=by))
+        # Of an order that executed nothing and is over no row is kept open; of any other the rest is given up for one.
+        for row in (kept, *others) if class_of_order(fact) is OrderClass.DEAD else (kept,):
+            if not in_line(row, fact) and _is_due(account, row, draft, policy=policy, now_ms=now_ms):
+                draft.count(row.profile_id, "mismatch_count")
+                _correct(row, fact, owners.get(fact.order_id), draft)
+
+
+def _correct(row: Any, fact: Any, owner: Any | None, draft: OrderDraft) -> None:
+    """Make one row say what its order says, or say why not."""
+    objection = correction_objection(row, fact, owner)
+    if objection is not None:
+        draft.about_row(row, objection, fact)
+        return
+    by = "order_id" if row.order_id == fact.order_id else "client_order_id"
+    draft.changes.append(corrected(row, fact, action=action_of(row, owner), matched_by=by))
 
 
 def _is_due(account: AccountOrders, row: Any, draft: OrderDraft, *, policy: OrderParityPolicy, now_ms: int) -> bool:

@@ -300,6 +300,16 @@ def test_a_row_that_was_given_up_for_another_does_not_come_back() -> None:
     assert [change.order_id for change in world.plan().changes] == [X1]
 
 
+@pytest.mark.parametrize("status", ["canceled", "rejected"])
+def test_of_an_order_that_executed_nothing_and_is_over_no_row_stays_open(status: str) -> None:
+    world = World([row(), row(order_id="bytelyst-p1-t1-entry", timestamp=EARLIER + 1)], [order(status=status)])
+    assert {order_id: said(change) for order_id, change in by_order(world.plan().changes).items()} == {
+        X1: ("cancel", {"status": status}),
+        "bytelyst-p1-t1-entry": ("cancel", {"status": status}),
+    }
+    assert counted(world) == {"mismatch_count": 2}
+
+
 def test_a_fill_and_the_backfill_row_that_stood_for_it_change_together() -> None:
     backfill = row(order_id="BFILL-1", action="EXIT", side="sell", status="filled", qty="4")
     sold = executed("4", side="sell", client_order_id="bytelyst-p1-t1-exit", status="filled", qty="4")
@@ -544,10 +554,21 @@ def test_what_such_an_order_executed_is_booked_under_its_own_id_and_the_row_give
         assert world.after().plan().changes == ()
 
 
+def test_an_entry_and_an_exit_of_one_trade_are_told_apart_by_their_sides() -> None:
+    rows = [LOCAL, row(order_id="local-2", side="sell", action="EXIT")]
+    orders = [executed("3"), order(id=X2, client_order_id="bytelyst-p1-t1-exit", side="sell", status="rejected")]
+    assert {change.order_id: change.handler.value for change in World(rows, orders).plan().changes} == {
+        X1: "entry_fill",
+        "local-1": "supersede",
+        "local-2": "cancel",
+    }
+
+
 @pytest.mark.parametrize(
     ("rows", "orders"),
     [
         ([LOCAL, row(order_id="local-2")], [executed("3")]),
+        ([LOCAL, row(order_id="local-2", action=None, status="unknown")], [executed("3")]),
         ([LOCAL], [executed("3"), executed("3", id=X2, client_order_id="bytelyst-p1-t1-entry-2")]),
         ([row(order_id="local-1", qty="9")], [executed("3")]),
         ([row(order_id="local-1", side="sell", action="EXIT")], [executed("3")]),

@@ -18,11 +18,12 @@ from recon_pipeline.domain.attribution import KnownTrades, TradeKey
 from recon_pipeline.domain.frames import rows_of
 from recon_pipeline.domain.quantities import EPSILON_E9
 from recon_pipeline.domain.root_causes import FreeExecution
+from recon_pipeline.domain.stand_ins import SYNTHETIC_PREFIX
 from recon_pipeline.domain.symbols import symbol_token
 from recon_pipeline.domain.tags import parse_sub_tag, tag_token
 from recon_pipeline.domain.terms import ENTRY, EXIT, FILLED_STATUSES, FINAL_UNFILLED_STATUSES
 
-PARITY_PREFIX: Final = "PARITY-"
+PARITY_PREFIX: Final = SYNTHETIC_PREFIX
 """Ids of synthetic exits. They are never looked up at the exchange."""
 _FILLED: Final = "filled"
 _NOBODY: Final = "unattributed"

@@ -18,9 +18,11 @@ Rules beside those in DESIGN 7
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import reduce
 from typing import Any, Final
 
 import numpy as np
@@ -167,7 +169,7 @@ def plan_position_parity(
     kept += [previous[key] for trade in frozen if (key := (trade.profile_id, trade.trade_id)) in previous]
     judged.sort(key=lambda line: (line.trade.profile_id, line.trade.trade_id))
     return PositionParityPlan(
-        profiles={profile: _counters(profile, judged, frozen) for profile in sorted(decided)},
+        profiles=_counters(decided, judged, frozen),
         skipped=skipped,
         states=_states(
             [
@@ -244,22 +246,27 @@ def _surroundings(
     )
 
 
-def _counters(profile: str, lines: list[Line], frozen: list[Any]) -> ProfileParity:
-    own = [line for line in lines if line.trade.profile_id == profile]
+def _counters(decided: frozenset[str], lines: list[Line], frozen: list[Any]) -> dict[str, ProfileParity]:
+    """The counters of every decided profile, in the order of their ids."""
+    of: dict[str, list[Line]] = {profile: [] for profile in sorted(decided)}
+    for line in lines:
+        of[line.trade.profile_id].append(line)
+    kept = Counter(trade.profile_id for trade in frozen)
+    return {profile: _counted(own, kept[profile]) for profile, own in of.items()}
+
+
+def _counted(own: list[Line], frozen: int) -> ProfileParity:
     money = [line.notional_usd for line in own if line.notional_usd is not None]
-    total = _NOTHING
-    for amount in money:
-        total = EXACT.add(total, amount)
     return ProfileParity(
         mismatch_trades=len(own),
         quarantined_trades=sum(line.reason in QUARANTINED for line in own),
         auto_closable_trades=sum(line.change is not None for line in own),
         awaiting_trades=sum(line.reason == ParityReason.AWAITING for line in own),
         unpriced_trades=len(own) - len(money),
-        frozen_trades=sum(trade.profile_id == profile for trade in frozen),
+        frozen_trades=frozen,
         max_confirmations=max((line.confirmations for line in own), default=0),
         max_mismatch_notional_usd=max(money, default=_NOTHING),
-        total_mismatch_notional_usd=total,
+        total_mismatch_notional_usd=reduce(EXACT.add, money, _NOTHING),
     )
 
 

@@ -40,10 +40,11 @@ def main() -> int:
     options.add_argument("--seed", type=int, default=1, help="the first seed")
     options.add_argument("--seeds", type=int, default=1, help="how many seeds, one after the other")
     options.add_argument("--days", type=int, default=30)
-    options.add_argument("--bursts", type=int, default=12, help="moments a day at which the pipeline runs")
+    options.add_argument("--gap", type=float, default=2, help="hours between the moments at which the pipeline runs")
     options.add_argument(
-        "--burst", type=int, default=3, help="cycles at each, five minutes apart; 288 in all is every one"
+        "--burst", type=int, default=3, help="cycles at each moment; a gap of 0 runs every five minutes"
     )
+    options.add_argument("--lookback", type=float, default=72, help="hours of evidence")
     options.add_argument("--trades", type=float, default=1.2, help="trades a day and bot")
     options.add_argument("--trouble", type=float, default=0.3, help="share of the cycles with trouble at the exchange")
     options.add_argument("--how", choices=sorted(RUNNERS), nargs="+", default=sorted(RUNNERS))
@@ -54,8 +55,9 @@ def main() -> int:
             plan = Plan(
                 seed=seed,
                 days=chosen.days,
-                bursts_per_day=chosen.bursts,
+                gap_hours=chosen.gap,
                 burst=chosen.burst,
+                lookback_hours=chosen.lookback,
                 trades_per_day=chosen.trades,
                 trouble=chosen.trouble,
             )

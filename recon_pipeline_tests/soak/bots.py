@@ -127,8 +127,8 @@ class Bot:
         whole = "/" not in trade.symbol and held == held.to_integral_value()
         qty = free * share
         qty = max(Decimal(1), qty.to_integral_value()) if whole else qty.quantize(NINE, ROUND_DOWN)
-        if free <= NINE * 20:
-            trade.finished = held <= NINE * 20
+        if free <= NINE:
+            trade.finished = held <= NINE
             return
         self._place(trade, "EXIT", trade.exit_side, min(qty, free), f"exit-{self._number()}")
 
@@ -136,7 +136,9 @@ class Bot:
         """What the trade holds at the exchange: entries without the fee taken in coins, minus exits."""
         entries, exits = (self.scene.truth.executed(trade, action) for action in ("ENTRY", "EXIT"))
         if "/" in trade.symbol:
-            entries = (entries * Decimal("0.9975") - NINE * 10).quantize(NINE, ROUND_DOWN)
+            account, own = self.scene.book.account(self.profile.account_id), set(trade.order_ids)
+            booked = (told for told in account.bookings() if told.kind == "fee" and told.reference in own)
+            entries += sum((told.qty for told in booked), Decimal(0))
         return max(entries - exits, Decimal(0))
 
     # -- orders
@@ -383,7 +385,7 @@ class Bot:
         if trade.by_hand or trade.finished or trade.to_be_held:
             return
         held = self._held(trade)
-        if held <= NINE * 20:
+        if held <= NINE:
             open_orders = any(fact.is_open for fact in self.scene.truth.of_trade(trade))
             trade.finished = not open_orders
             return

@@ -29,21 +29,28 @@ from recon_pipeline.exchange.rate_budget import RateBudgets, Timing
 from recon_pipeline.exchange.reader import AlpacaReader
 from recon_pipeline.ledger.evidence_store import EvidenceStore
 from recon_pipeline.ledger.reads import PostgresLedger
-from recon_pipeline_tests.soak.cast import moment
+from recon_pipeline_tests.soak.cast import HOUR_MS, moment
 from recon_pipeline_tests.soak.driver import KEY, SECRET, World
 from recon_pipeline_tests.soak.mishaps import Trouble
 from recon_pipeline_tests.soak.verdict import Name
 
 LEASE_SECONDS = 30.0
-POLICY = CyclePolicy(
-    exit_backfill=ExitBackfillPolicy(enabled=True, require_pause=False),
-    exit_backfill_dry_run=False,
-    order_parity=OrderParityPolicy(dry_run=False),
-    # Few a cycle, so that the exit backfill gets to some of them first and the coverage supersedes its rows.
-    order_coverage=OrderCoveragePolicy(dry_run=False, max_inserts=2),
-    sub_tag_repair=SubTagRepairPolicy(dry_run=False),
-    position_parity=PositionParityPolicy(dry_run=False),
-)
+UNREADABLE = "exchange"
+"""Stage of a failure that says that the account could not be read: that is not a step that failed."""
+
+
+def policy(lookback_hours: float) -> CyclePolicy:
+    """Everything that writes writes."""
+    lookback_ms = int(lookback_hours * HOUR_MS)
+    return CyclePolicy(
+        exit_backfill=ExitBackfillPolicy(enabled=True, require_pause=False, lookback_ms=lookback_ms),
+        exit_backfill_dry_run=False,
+        order_parity=OrderParityPolicy(dry_run=False),
+        # Few a cycle, so that the exit backfill gets to some of them first and the coverage supersedes its rows.
+        order_coverage=OrderCoveragePolicy(dry_run=False, max_inserts=2),
+        sub_tag_repair=SubTagRepairPolicy(dry_run=False),
+        position_parity=PositionParityPolicy(dry_run=False, lookback_ms=lookback_ms),
+    )
 
 
 @dataclass(frozen=True)
@@ -54,11 +61,12 @@ class Place:
     exchange_url: str
     account_ids: tuple[str, ...]
     profile_ids: tuple[str, ...]
+    lookback_hours: float
 
     @classmethod
     def of(cls, world: World) -> Place:
         names = tuple(profile.profile_id for profile in world.profiles)
-        return cls(world.database_url, world.sim.url, tuple(world.account_ids), names)
+        return cls(world.database_url, world.sim.url, tuple(world.account_ids), names, world.plan.lookback_hours)
 
 
 @dataclass
@@ -92,7 +100,7 @@ class Scheduler:
             timing=timing,
         )
 
-    def run(self, run_id: str, now_ms: int, policy: CyclePolicy = POLICY) -> list[ProfileCycle]:
+    def run(self, run_id: str, now_ms: int) -> list[ProfileCycle]:
         """Run one cycle for every profile whose lease is free."""
         numbers = itertools.count()
         with holding_leases(
@@ -105,7 +113,7 @@ class Scheduler:
                 run_cycle(
                     self.place.profile_ids,
                     ports=ports,
-                    policy=policy,
+                    policy=policy(self.place.lookback_hours),
                     run_id=run_id,
                     now=lambda: moment(now_ms),
                     new_id=lambda: str(uuid5(NAMESPACE_OID, f"{run_id}:{next(numbers)}")),
@@ -147,7 +155,11 @@ class Log:
         self.names = names_of(cycles)
         for cycle in cycles:
             told = [cycle.failure, *(stage.failure for stage in cycle.stages.values())]
-            self.failures += [f"cycle {number} {cycle.profile_id}: {f.stage}: {f.message}" for f in told if f]
+            self.failures += [
+                f"cycle {number} {cycle.profile_id}: {f.stage}: {f.message}"
+                for f in told
+                if f and f.stage != UNREADABLE
+            ]
             self.incomplete += not cycle.report.evidence_complete
 
 

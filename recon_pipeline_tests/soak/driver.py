@@ -33,7 +33,7 @@ from recon_pipeline_tests.soak.truth import Truth
 CYCLE_MS = 5 * MINUTE_MS
 THIN = {"AVAX/USD": (3, 2400), "AMD": (4, 1500), "BTC/USD": (2, 900), "AAPL": (3, 5400)}
 LAST_SHOP_DAYS = 4
-SETTLING_CYCLES = 8
+SETTLING_CYCLES = 6
 KEY = "PK-{}"
 SECRET = "secret-of-{}"
 
@@ -44,20 +44,18 @@ class Plan:
 
     seed: int
     days: int = 30
-    bursts_per_day: int = 1
-    """moments a day at which the pipeline runs ..."""
-    burst: int = 2
+    gap_hours: float = 32.0
+    """between the moments at which the pipeline runs, more or less ..."""
+    burst: int = 1
     """... for so many cycles, five minutes apart"""
+    lookback_hours: float = 168.0
+    """of the evidence: 72 in production, where a cycle runs every five minutes and not every other day"""
     trades_per_day: float = 0.7
     """of each bot"""
     trouble: float = 0.3
     """share of the cycles in which the exchange has trouble"""
     by_hand_per_week: float = 1.5
     profiles: tuple[Profile, ...] = field(default_factory=lambda: tuple(cast()))
-
-    @property
-    def every_cycle(self) -> bool:
-        return self.bursts_per_day * self.burst * CYCLE_MS >= DAY_MS
 
 
 class CycleRunner(Protocol):
@@ -140,18 +138,15 @@ class World:
             self.book.advance(timedelta(milliseconds=step_ms))
 
     def cycle_times(self) -> Iterator[int]:
-        """The moments of the cycles: on the five minutes, in bursts at random hours of each day."""
+        """The moments of the cycles: on the five minutes, in bursts, from one to the next half to one and a half of the gap."""
         rng = random.Random(f"{self.plan.seed}:cycles")
-        for day in range(self.plan.days):
-            first = self.begin_ms + day * DAY_MS
-            slots = DAY_MS // CYCLE_MS
-            if self.plan.every_cycle:
-                yield from (first + slot * CYCLE_MS for slot in range(slots))
-                continue
-            length = slots // self.plan.bursts_per_day
-            for number in range(self.plan.bursts_per_day):
-                start = number * length + rng.randrange(max(1, length - self.plan.burst))
-                yield from (first + (start + offset) * CYCLE_MS for offset in range(self.plan.burst))
+        slot, last = 0, (self.end_ms - self.begin_ms) // CYCLE_MS
+        while True:
+            slot += max(1, round(self.plan.gap_hours * rng.uniform(0.5, 1.5) * HOUR_MS / CYCLE_MS))
+            if slot + self.plan.burst > last:
+                return
+            yield from (self.begin_ms + (slot + offset) * CYCLE_MS for offset in range(self.plan.burst))
+            slot += self.plan.burst
 
     def live(self, runner: CycleRunner) -> int:
         """Live through it all; return how many cycles ran. At the end the bots are still and the exchange is well."""

@@ -21,15 +21,15 @@ WATCHED = ("orders", "positions", "trade_history", "capital_ledger", "profiles")
 _WITNESS = """
 CREATE SCHEMA soak;
 CREATE TABLE soak.changes (
-  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL, op text NOT NULL, before jsonb, after jsonb
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, who text NOT NULL, name text NOT NULL, op text NOT NULL,
+  before jsonb, after jsonb
 );
+CREATE INDEX ON soak.changes (id) WHERE who <> 'soak bots';
 CREATE FUNCTION soak.witness() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
-  IF current_setting('application_name') <> 'soak bots' THEN
-    INSERT INTO soak.changes (name, op, before, after)
-    VALUES (TG_TABLE_NAME, TG_OP, CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) END,
-            CASE WHEN TG_OP <> 'DELETE' THEN to_jsonb(NEW) END);
-  END IF;
+  INSERT INTO soak.changes (who, name, op, before, after)
+  VALUES (current_setting('application_name'), TG_TABLE_NAME, TG_OP, CASE WHEN TG_OP <> 'INSERT' THEN to_jsonb(OLD) END,
+          CASE WHEN TG_OP <> 'DELETE' THEN to_jsonb(NEW) END);
   RETURN NULL;
 END $$;
 """
@@ -167,7 +167,8 @@ class BotLedger:
     def new_changes(self) -> list[dict[str, Any]]:
         """What others than the bots changed since the last call, in order."""
         rows = self.connection.execute(
-            "SELECT id, name, op, before, after FROM soak.changes WHERE id > %s ORDER BY id", (self._seen,)
+            "SELECT id, name, op, before, after FROM soak.changes WHERE id > %s AND who <> 'soak bots' ORDER BY id",
+            (self._seen,),
         ).fetchall()
         if rows:
             self._seen = rows[-1]["id"]

@@ -27,6 +27,14 @@ def executed_of(row: Row) -> Decimal:
     return number(row["filled_qty"]) if row["status"] == "partially_filled" else ZERO
 
 
+def moment_ms(value: object) -> int | None:
+    """Milliseconds of an instant as a driver or JSON spells it."""
+    if value is None:
+        return None
+    told = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    return round(told.timestamp() * 1000)
+
+
 def iso(at_ms: int) -> str:
     """ISO 8601 with milliseconds and Z, as ids are made of (spelt out here)."""
     seconds, rest = divmod(at_ms, 1000)
@@ -77,13 +85,10 @@ class RowReader:
 
     def is_dust(self, row: Row) -> bool:
         trade = self.trade(row)
-        if trade is None or row["filled_at"] is None:
+        if trade is None:
             return False
-        moment = (
-            row["filled_at"] if isinstance(row["filled_at"], datetime) else datetime.fromisoformat(row["filled_at"])
-        )
-        at_ms = round(moment.timestamp() * 1000)
-        return str(row["order_id"]) == backfill_id(trade, f"{DUST}{trade.trade_id}", at_ms)
+        cited = f"{DUST}{trade.trade_id}"
+        return str(row["order_id"]) == backfill_id(trade, cited, moment_ms(row["filled_at"]) or 0)
 
     def versions(self, fact: Fact) -> list[Version]:
         """Every state that the order has been in."""

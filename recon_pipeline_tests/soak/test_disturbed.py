@@ -11,7 +11,7 @@ from recon_pipeline_tests.soak.driver import Plan, world
 from recon_pipeline_tests.soak.report import report
 from recon_pipeline_tests.soak.verdict import judge_end
 
-PLAN = Plan(seed=23, days=5, bursts_per_day=2, burst=1, trades_per_day=1.5, trouble=0)
+PLAN = Plan(seed=23, days=5, gap_hours=16, burst=1, trades_per_day=1.5, trouble=0)
 
 
 def lived(postgres, runner_class) -> tuple:

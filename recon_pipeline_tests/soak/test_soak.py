@@ -13,8 +13,8 @@ from recon_pipeline_tests.soak.driver import Plan, world
 from recon_pipeline_tests.soak.report import report
 from recon_pipeline_tests.soak.verdict import Verdict, judge_end
 
-MONTH = Plan(seed=7, days=30, bursts_per_day=1, burst=1)
-WEEK = Plan(seed=11, days=6, bursts_per_day=1, burst=2, trades_per_day=1.5)
+MONTH = Plan(seed=7)
+WEEK = Plan(seed=11, days=6, trades_per_day=1.5)
 
 
 @dataclasses.dataclass

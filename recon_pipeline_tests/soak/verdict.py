@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from recon_pipeline_tests.soak.checker import book_problems
+from recon_pipeline_tests.soak.checker import book_problems, is_evident
 from recon_pipeline_tests.soak.driver import World
 from recon_pipeline_tests.soak.rows import BACKFILL, COUNTING, SYNTHETIC, RowReader, executed_of
 from recon_pipeline_tests.soak.truth import ZERO, Fact, Trade, TradeKey
@@ -55,6 +55,7 @@ class Verdict:
 
 def judge_end(world: World, names: list[Name]) -> Verdict:
     """Compare the whole ledger with the truth."""
+    names = [*names, *_named_by_synthetic_exits(world)]
     verdict = Verdict()
     reader = RowReader(world.truth)
     rows: dict[TradeKey, list[dict[str, Any]]] = defaultdict(list)
@@ -69,7 +70,7 @@ def judge_end(world: World, names: list[Name]) -> Verdict:
         verdict.orders += 1
         if represented[fact.order_id] != fact.executed:
             what = f"{fact.intent.action}: {represented[fact.order_id]} in the ledger, {fact.executed} executed"
-            _difference(verdict, _difference_of(fact, what, names), evident=_evident(world, fact))
+            _difference(verdict, _difference_of(fact, what, names), evident=is_evident(world, fact))
     for trade in world.truth.trades.values():
         verdict.trades += 1
         _judge_trade(verdict, world, trade, rows.get(trade.key, []), names)
@@ -78,11 +79,18 @@ def judge_end(world: World, names: list[Name]) -> Verdict:
     return verdict
 
 
-def _evident(world: World, fact: Fact) -> bool:
-    """Whether the exchange says whose order it is: its own marks, and a trade that some mark spells out."""
-    trade = fact.intent.trade
-    spelt = any(told.intent.evident and trade.trade_id in told.client_order_id for told in world.truth.of_trade(trade))
-    return fact.intent.evident and spelt
+def _named_by_synthetic_exits(world: World) -> list[Name]:
+    """A synthetic exit says in its cause what it stands for."""
+    told = world.ledger.rows(
+        "SELECT profile_id, after ->> 'trade_id' AS trade_id, cause FROM recon.corrections "
+        "WHERE table_name = 'orders' AND before IS NULL AND after ->> 'order_id' LIKE 'PARITY-%%' ORDER BY id"
+    )
+    return [
+        Name(
+            row["profile_id"], row["trade_id"], "", f"synthetic_exit:{row['cause'].get('root_cause') or 'unexplained'}"
+        )
+        for row in told
+    ]
 
 
 def _row_problems(row: dict[str, Any], fact: Fact | None, names: list[Name]) -> list[str]:
@@ -137,7 +145,7 @@ def _judge_trade(verdict: Verdict, world: World, trade: Trade, rows: list[dict[s
     elif trade.finished and "/" in trade.symbol:
         true, evident = ZERO, False  # the fee was taken in coins: what is left of the entry is not there any more
     else:
-        true, evident = own, all(_evident(world, fact) for fact in world.truth.of_trade(trade) if fact.executed)
+        true, evident = own, all(is_evident(world, fact) for fact in world.truth.of_trade(trade) if fact.executed)
     if left != true:
         what = f"{left} open in the ledger, {true} is true{' (closed by hand)' if trade.by_hand else ''}"
         order_ids = {fact.order_id for fact in world.truth.of_trade(trade)}

@@ -584,24 +584,24 @@ def test_a_slice_of_a_profile_that_is_not_given_is_the_callers_bug() -> None:
 
 def random_book(rnd: Random) -> Book:
     """Trades of three profiles in two symbols, tagged or not, with orders and positions that fit or do not."""
+    names = ("p1", "p2", "p-1" if rnd.randrange(6) == 0 else "p3")
     rows: list[Record] = []
     orders: list[Record] = []
     for number in range(rnd.randint(1, 5)):
-        profile, symbol = rnd.choice(("p1", "p2", "p-1")), rnd.choice(("AAPL", "BTC/USD"))
-        side = "sell" if rnd.randrange(5) == 0 else "buy"
-        common = {"symbol": symbol, "sub_tag": rnd.choice((f"bytelyst:{profile.replace('-', '')}:t{number}", None))}
+        profile, symbol = rnd.choice(names), rnd.choice(("AAPL", "BTC/USD"))
+        side = "sell" if rnd.randrange(10) == 0 else "buy"
+        tag = None if rnd.randrange(6) == 0 else f"bytelyst:{profile.replace('-', '')}:t{number}"
         trade = f"t{number}"
-        rows.append(bought(trade, str(rnd.randint(1, 9)), profile, side=side, **common))
+        rows.append(bought(trade, str(rnd.randint(1, 9)), profile, side=side, symbol=symbol, sub_tag=tag))
         if rnd.randrange(3) == 0:
             exit_side = "buy" if side == "sell" else "sell"
             rows.append(sold(trade, "0.5", profile, symbol=symbol, side=exit_side))
-        if rnd.randrange(4) == 0:
+        if rnd.randrange(5) == 0:
             key = rnd.choice((f"bytelyst-{profile}-{trade}-exit", "human"))
             orders.append(executed(f"x{number}", "2", symbol=symbol, client_order_id=key))
-        if rnd.randrange(8) == 0:
+        if rnd.randrange(10) == 0:
             rows.append(sold(trade, "1", profile, order_id=f"live-{number}", status="pending_new", symbol=symbol))
-    positions = {symbol: str(rnd.choice((0, 0, 0, 5, -3))) for symbol in ("AAPL", "BTCUSD") if rnd.randrange(3)}
-    names = ("p1", "p2", "p-1")
+    positions = {symbol: str(rnd.choice((0, 0, 0, 0, 5, -3))) for symbol in ("AAPL", "BTCUSD") if rnd.randrange(3)}
     profiles = tuple({"profile_id": name, "selected": bool(rnd.randrange(5))} for name in names)
     return Book(tuple(rows), tuple(orders), positions, profiles)
 

@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
-from recon_pipeline.alerting.delivery import AlertSettings
+from recon_pipeline.alerting.destination import AlertSettings
 from recon_pipeline.domain.cycle_policy import (
     CyclePolicy,
     OrderCoveragePolicy,

@@ -1,6 +1,6 @@
 """Delivery of events to people: what is due is logged, posted and marked, at least once and never twice.
 
-What belongs here: the settings of the delivery and its two steps. What does not: the text of a message (``messages``), the
+What belongs here: the two steps of a delivery. What does not: the text of a message (``messages``), the
 posting of it (``webhook``), and when an event is raised.
 
 1. New events are logged. Those that are severe enough are given a message, once and for good; the others are settled.
@@ -16,9 +16,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
+from recon_pipeline.alerting.destination import AlertSettings
 from recon_pipeline.alerting.messages import EventRow, grouped, is_at_least, log_line, message_of
 from recon_pipeline.alerting.redaction import Redactor, secrets_of_url
 from recon_pipeline.alerting.webhook import Refused, post
@@ -29,20 +30,6 @@ EVENTS_AT_ONCE: Final = 1_000
 FIRST_DELAY_SECONDS: Final = 30.0
 LONGEST_DELAY_SECONDS: Final = 600.0
 _LEVELS: Final = {"INFO": logging.INFO, "WARN": logging.WARNING}
-
-
-@dataclass(frozen=True)
-class AlertSettings:
-    """Where events go and which of them."""
-
-    webhook_url: str = field(default="", repr=False)
-    """``RECON_ALERT_WEBHOOK_URL``, a secret; empty: events go to the log alone"""
-    webhook_format: str = "slack"
-    """``RECON_ALERT_WEBHOOK_FORMAT``: slack, or json"""
-    min_severity: str = "WARN"
-    """``RECON_ALERT_MIN_SEVERITY``: what is less severe goes to the log alone"""
-    timeout_seconds: float = 10.0
-    """``RECON_ALERT_TIMEOUT_SECONDS``: how long one message may take"""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from recon_pipeline.apply.books import BOOK_OF, CorrectionRow, RowImage, as_parameter, lock_images, write_rows
 from recon_pipeline.domain.bookkeeping import Changes, Image
 from recon_pipeline.domain.corrections import CorrectionPlan, OrderChange
-from recon_pipeline.domain.trade_books import TradeState, capital_after, position_after, trade_history_after
+from recon_pipeline.domain.trade_books import TradeState, as_booked, capital_after, position_after, trade_history_after
 from recon_pipeline.ledger.database import Connection
 from recon_pipeline.ledger.statements import statement
 
@@ -54,13 +54,20 @@ def update_trade_books(
         if change.trade_id:
             by_trade.setdefault(change.trade_id, []).append(change)
     corrections: list[CorrectionRow] = []
+    booked: dict[str, TradeState] = dict(before)
     for book in TRADE_BOOKS:
         images = lock_images(connection, BOOK_OF[book.table], plan.profile_id, by_trade)
+        if book.table == "positions":
+            booked = {
+                trade_id: as_booked(None if (image := images.get(trade_id)) is None else image.values, before[trade_id])
+                for trade_id in by_trade
+            }
+        states = booked if book.table == "capital_ledger" else before
         changed: dict[str, tuple[RowImage, Mapping[str, Any]]] = {}
         new: dict[str, Changes] = {}
         for trade_id in sorted(by_trade):
             image = images.get(trade_id)
-            wanted = book.after(None if image is None else image.values, before[trade_id], after[trade_id])
+            wanted = book.after(None if image is None else image.values, states[trade_id], after[trade_id])
             if wanted and image is None:
                 new[trade_id] = wanted
             elif wanted and image is not None:

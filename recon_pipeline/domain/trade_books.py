@@ -16,14 +16,14 @@ trade history   entries and exits become what the ledger's rows sum to. Where th
                 unpriced row leaves unknown is unknown. Fees are not touched.
 capital         while an entry order is live it is the bot's, who reserved for the whole order. Otherwise: nothing open reserves
                 nothing; where the entries changed, the open quantity at their average price; where only exits did, the share
-                of the reservation that stays open.
+                of the reservation that stays open, of what the position said was open (``as_booked``).
 
 A trade with a defect, or with more exits than entries, is not understood: its books stay as they are.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, localcontext
 from typing import Final
 
@@ -32,7 +32,7 @@ import pandas as pd
 from recon_pipeline.domain.bookkeeping import CLOSED, Changes, Image, same_value
 from recon_pipeline.domain.frames import NO_TIME, rows_of
 from recon_pipeline.domain.instants import iso_ms
-from recon_pipeline.domain.quantities import EPSILON_E9, decimal_text, from_e9, parse_decimal
+from recon_pipeline.domain.quantities import EPSILON_E9, decimal_text, from_e9, parse_decimal, to_e9
 from recon_pipeline.domain.slices import build_slices, deduplicate_rows
 from recon_pipeline.domain.terms import (
     BUY,
@@ -188,6 +188,18 @@ def position_after(image: Image | None, before: TradeState, after: TradeState) -
     if _entries_changed(before, after) and after.entry_price is not None:
         wanted["avg_entry_price"] = _optional(after.entry_price)
     return _changed(image, wanted | _life(image, after))
+
+
+def as_booked(position: Image | None, before: TradeState) -> TradeState:
+    """The trade before a correction with as much open as its position says: what a reservation was made for.
+
+    A bot that lost an order's row and booked its position has freed the capital already; freeing the share that the rows
+    tell would free it twice.
+    """
+    held = None if position is None else parse_decimal(position.get("qty"))
+    if held is None or not before.understood or not 0 <= to_e9(abs(held)) <= before.entry_e9:
+        return before
+    return replace(before, exit_e9=before.entry_e9 - to_e9(abs(held)))
 
 
 def trade_history_after(image: Image | None, before: TradeState, after: TradeState) -> Changes:

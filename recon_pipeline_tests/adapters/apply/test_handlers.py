@@ -131,6 +131,18 @@ def test_exit_fill_that_the_bot_booked_already_is_not_booked_twice(open_trade: B
     assert open_trade.dump(("positions", "trade_history", "capital_ledger")) == before
 
 
+def test_an_exit_that_the_bot_booked_already_frees_its_capital_once(open_trade: Book):
+    """The bot wrote all its books and lost the order's fill: what it reserves is for the 6 that it knows to be open."""
+    open_trade.run(
+        "UPDATE trade_history SET exit_qty = 4, exit_price = 110, realized_pnl_usd = 40 WHERE trade_id = 't1'"
+    )
+    open_trade.run("UPDATE positions SET qty = 6 WHERE trade_id = 't1'")
+    open_trade.run("UPDATE capital_ledger SET reserved_usd = 600 WHERE trade_id = 't1'")
+    assert correct(open_trade, plan_of(filled(open_trade, "x1", "4", status="partially_filled", price="110"))).ok
+    assert books(open_trade)["exit"] == (4, 110, 40)
+    assert (books(open_trade)["qty"], books(open_trade)["reserved"]) == (6, 600)
+
+
 def test_cancel_of_an_exit_leaves_the_books_as_they_are(open_trade: Book):
     before = open_trade.dump(("positions", "trade_history", "capital_ledger"))
     result = correct(open_trade, plan_of(ended(open_trade, "x1")))

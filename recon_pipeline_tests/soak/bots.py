@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from decimal import ROUND_DOWN, Decimal
-from typing import Protocol
 
 from recon_pipeline.sandbox.exchange.accounts import Account
-from recon_pipeline.sandbox.exchange.book import ExchangeBook
 from recon_pipeline.sandbox.exchange.errors import ApiError
 from recon_pipeline.sandbox.exchange.records import Order
-from recon_pipeline_tests.soak.cast import HOUR_MS, MINUTE_MS, Market, Profile, client_id, moment, ms_of, sub_tag
-from recon_pipeline_tests.soak.ledger import BotLedger, BotRow
+from recon_pipeline_tests.soak.cast import HOUR_MS, MINUTE_MS, Market, Profile, client_id, sub_tag
 from recon_pipeline_tests.soak.mishaps import (
     COURSE_WEIGHTS,
     MARK_WEIGHTS,
@@ -27,42 +23,12 @@ from recon_pipeline_tests.soak.mishaps import (
     Rows,
     draw,
 )
-from recon_pipeline_tests.soak.truth import Trade, Truth
+from recon_pipeline_tests.soak.scribe import Following, Scene, Scribe
+from recon_pipeline_tests.soak.truth import Trade
 
 NINE = Decimal("0.000000001")
 SEES_AFTER = (3_000, 2 * MINUTE_MS, 15 * MINUTE_MS)
 SEES_EVERY = 50 * MINUTE_MS
-LIVE = frozenset({"new", "accepted", "pending_new"})
-
-
-class Scene(Protocol):
-    """The world as a bot sees it."""
-
-    book: ExchangeBook
-    truth: Truth
-    ledger: BotLedger
-
-    @property
-    def now_ms(self) -> int: ...
-
-    def at(self, at_ms: int, act: Callable[[], None]) -> None: ...
-
-    def rests(self, account_id: str, symbol: str) -> bool: ...
-
-
-@dataclass
-class Following:
-    """An order as its bot follows it."""
-
-    order_id: str
-    trade: Trade
-    action: str
-    rows: Rows
-    tag: str | None
-    written: tuple[object, ...] = ()
-    sees: int = 0
-    over: bool = False
-    stopped: bool = False
 
 
 class Bot:
@@ -75,7 +41,7 @@ class Bot:
         self.scene = scene
         self.rng = random.Random(f"{seed}:{profile.profile_id}")
         self.trades: list[Trade] = []
-        self.never_sent: list[str] = []
+        self.scribe = Scribe(profile, scene, self.rng)
         self._closes_shop_ms = closes_shop_ms
         self._pause_ms = int(24 * HOUR_MS / trades_per_day)
         self._placed = 0
@@ -166,7 +132,8 @@ class Bot:
         if marks in {Marks.BOTH, Marks.TAG_ONLY}:
             body["subtag"] = tag
         if rng.random() < 0.025 and action == "EXIT":
-            self._note_unsent(trade, action, side, qty, price, tag)
+            lost = client_id(self.profile.profile_id, trade.trade_id, f"exit-{self._number()}")
+            self.scribe.unsent(lost, trade, action, side, qty, price, tag)
         try:
             order = self.scene.book.submit(account, body)
         except ApiError:
@@ -177,16 +144,9 @@ class Bot:
         if course is Course.CANCELED and rng.random() < 0.4:
             rows = Rows.MISREAD_END
         following = Following(order.id, trade, action, rows, None if rows is Rows.NO_TAG else tag)
-        self._write_pending(following, order)
+        self.scribe.pending(following, order)
         self._follow(following)
         self._run(course, order, account)
-
-    def _note_unsent(self, trade: Trade, action: str, side: str, qty: Decimal, price: Decimal, tag: str) -> None:
-        """Write an order down that then never reaches the exchange."""
-        lost = client_id(self.profile.profile_id, trade.trade_id, f"exit-{self._number()}")
-        self.never_sent.append(lost)
-        row = self._row(lost, lost, trade, action, side, "pending_new", qty, Decimal(0), price, None, tag, "market")
-        self.scene.ledger.write(row, entry_side=trade.entry_side, at=moment(self.scene.now_ms))
 
     def _run(self, course: Course, order: Order, account: Account) -> None:
         """Let a resting order go the way that was drawn for it."""
@@ -262,7 +222,7 @@ class Bot:
             lambda: self._fill(new.id, self.scene.truth.order(new.id).remaining_qty, 0),
         )
 
-    # -- writing down
+    # -- following
 
     def _follow(self, following: Following) -> None:
         delay = SEES_AFTER[following.sees] if following.sees < len(SEES_AFTER) else SEES_EVERY
@@ -273,110 +233,12 @@ class Bot:
         """Look at the order, write what is new, and act on its end."""
         order = self.scene.truth.order(following.order_id)
         if not following.stopped:
-            self._write_seen(following, order)
+            self.scribe.seen(following, order)
         if order.is_open:
             self._follow(following)
         elif not following.over:
             following.over = True
             self._go_on(following.trade, following.action)
-
-    def _write_pending(self, following: Following, order: Order) -> None:
-        if following.rows in {Rows.LOST, Rows.LATE, Rows.BOOKS_ONLY}:
-            return
-        by_client = following.rows in {Rows.CLIENT_KEY, Rows.TWICE}
-        self._write(following, order, order.client_order_id if by_client else order.id, status="pending_new")
-        following.stopped = following.rows is Rows.STUCK
-
-    def _write_seen(self, following: Following, order: Order) -> None:
-        state = (order.status, order.filled_qty)
-        if state == following.written:
-            return
-        following.written = state
-        rows = following.rows
-        if rows is Rows.LOST:
-            return
-        if rows is Rows.LATE:
-            if not order.is_open:
-                following.stopped = True
-                by_client = self.rng.random() < 0.25
-                key = order.client_order_id if by_client else order.id
-                self._in(self.rng.randrange(10, 1800) * MINUTE_MS, lambda: self._write(following, order, key))
-            return
-        if rows is Rows.BOOKS_ONLY:
-            if not order.is_open:
-                row = self._row_of(following, order, order.id)
-                self.scene.ledger.write_books_only(
-                    row, entry_side=following.trade.entry_side, at=moment(self.scene.now_ms)
-                )
-            return
-        if rows is Rows.STUCK_PART and order.filled_qty:
-            following.stopped = True
-        key = order.client_order_id if rows is Rows.CLIENT_KEY else order.id
-        self._write(following, order, key)
-        if rows is Rows.TWICE:
-            self._write(following, order, order.client_order_id)
-
-    def _write(self, following: Following, order: Order, key: str, *, status: str = "") -> None:
-        row = self._row_of(following, order, key, status=status)
-        self.scene.ledger.write(row, entry_side=following.trade.entry_side, at=moment(self.scene.now_ms))
-
-    def _row_of(self, following: Following, order: Order, key: str, *, status: str = "") -> BotRow:
-        executed = Decimal(0) if status == "pending_new" else order.filled_qty
-        if not status:
-            names = ("partially_filled", "new") if order.is_open else ("filled", order.status)
-            status = names[0] if executed else names[1]
-        if following.rows is Rows.MISREAD_END and order.status in {"canceled", "expired"}:
-            status, executed = order.status, Decimal(0)
-        done = status == "filled"
-        guess = order.limit_price or self.scene.book.market.price(order.symbol)
-        return self._row(
-            key,
-            order.client_order_id,
-            following.trade,
-            following.action,
-            order.side,
-            status,
-            executed if done else order.qty or Decimal(0),
-            executed,
-            order.average_price if executed else guess,
-            ms_of(order.filled_ns) if executed and order.filled_ns else None,
-            following.tag,
-            order.type,
-        )
-
-    def _row(
-        self,
-        key: str,
-        named: str,
-        trade: Trade,
-        action: str,
-        side: str,
-        status: str,
-        qty: Decimal,
-        executed: Decimal,
-        price: Decimal | None,
-        executed_ms: int | None,
-        tag: str | None,
-        kind: str,
-    ) -> BotRow:
-        return BotRow(
-            order_id=key,
-            client_order_id=named,
-            user_id=self.profile.user_id,
-            profile_id=self.profile.profile_id,
-            trade_id=trade.trade_id,
-            symbol=trade.symbol,
-            type=kind,
-            side=side,
-            action=action,
-            status=status,
-            qty=qty,
-            filled_qty=executed,
-            price=price,
-            time_ms=executed_ms or self.scene.now_ms,
-            filled_at=None if executed_ms is None else moment(executed_ms),
-            sub_tag=tag,
-        )
 
     # -- what comes next
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from recon_pipeline_tests.soak.cast import cast
 from recon_pipeline_tests.soak.checker import Checker
 from recon_pipeline_tests.soak.cycles import Alone
 from recon_pipeline_tests.soak.disturbed import Killed, TwoAtOnce
@@ -11,7 +12,8 @@ from recon_pipeline_tests.soak.driver import Plan, world
 from recon_pipeline_tests.soak.report import report
 from recon_pipeline_tests.soak.verdict import judge_end
 
-PLAN = Plan(seed=23, days=5, gap_hours=16, burst=1, trades_per_day=1.5, trouble=0)
+ONE_ACCOUNT = tuple(profile for profile in cast() if profile.account_id == "mixed")
+PLAN = Plan(seed=23, days=5, gap_hours=14, trades_per_day=2, trouble=0, by_hand_per_week=3, profiles=ONE_ACCOUNT)
 
 
 def lived(postgres, runner_class) -> tuple:
@@ -47,3 +49,8 @@ def test_kill_9_at_any_moment_and_the_cycle_again_end_in_the_undisturbed_ledger(
     assert verdict.picture == undisturbed.picture, text
     assert runner.deaths >= 8
     assert runner.deaths_while_writing >= 5
+
+
+def test_the_same_seed_again_gives_the_same_ledger(postgres, undisturbed):
+    _, _, verdict, text = lived(postgres, Alone)
+    assert verdict.picture == undisturbed.picture, text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import pytest
 
@@ -14,7 +13,6 @@ from recon_pipeline_tests.soak.report import report
 from recon_pipeline_tests.soak.verdict import Verdict, judge_end
 
 MONTH = Plan(seed=7)
-WEEK = Plan(seed=11, days=6, trades_per_day=1.5)
 
 
 @dataclasses.dataclass
@@ -63,9 +61,3 @@ def test_every_difference_that_is_left_after_a_month_is_named(month: Life):
 def test_no_step_of_a_cycle_fails_whatever_the_exchange_does(month: Life):
     assert month.log.failures == [], month.text
     assert month.log.incomplete > 0, "no trouble of the exchange made a reading incomplete"
-
-
-def test_the_same_seed_gives_the_same_ledger(new_database: Callable[..., str]):
-    first, second = (lived(WEEK, new_database()) for _ in range(2))
-    assert first.verdict.picture == second.verdict.picture
-    assert first.checker.written == second.checker.written

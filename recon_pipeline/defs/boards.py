@@ -18,6 +18,7 @@ from recon_pipeline.defs import cycle_catalogue as names
 from recon_pipeline.defs.presentation import Metadata
 from recon_pipeline.defs.resources import Outside
 from recon_pipeline.defs.tables import cents, counted, dollars, table
+from recon_pipeline.domain.watchdog import WatchdogReason
 from recon_pipeline.ledger.boards import cycle_board, lease_board, watchdog_board
 from recon_pipeline.ledger.database import READER, DatabaseUnavailableError, Row, connect
 from recon_pipeline.settings import SettingError
@@ -29,18 +30,14 @@ LATE_MINUTES: Final = 15
 EVERY_PROFILE_LATELY: Final = "every_profile_had_a_cycle_lately"
 
 _IN_LINE, _NEVER, _LATE = "in line", "never reconciled", "late"
+_QUIET: Final = frozenset({"", WatchdogReason.IN_LINE.value, WatchdogReason.WITHIN_LIMIT.value})
 _COLUMNS: Final = (
     ("profile", ""),
     ("state", "of its latest cycle"),
-    ("for_a_person", "trades and orders that no cycle can resolve"),
-    ("usd_out_of_line", "position parity"),
-    ("usd_at_risk", "open trades that nothing proves"),
-    ("differs", "orders that differ, missing at the exchange, missing in the ledger"),
-    ("trades_out_of_line", "of them quarantined"),
-    ("no_go", "trades"),
-    ("last_cycle", "how long ago"),
-    ("last_in_line", "how long ago"),
-    ("paused", "by whom"),
+    ("person", "trades and orders that no cycle can resolve"),
+    ("usd", "out of line with the positions, US dollars"),
+    ("what", "what its latest cycle found"),
+    ("in_line", "when it was in line last"),
 )
 
 
@@ -202,46 +199,67 @@ def _profiles_table(
                 states[profile],
                 row["waiting_for_person"] or "",
                 _money(row["parity_total_mismatch_notional_usd"]),
-                _money(row["money_at_risk_usd"]),
-                _slashed(row["mismatch_count"], row["missing_from_exchange"], row["missing_in_db"]),
-                _of(row["parity_mismatch_trades"], row["parity_quarantined_trades"], "quarantined"),
-                row["no_go_trades"] or "",
-                _ago(row["cycle_at"], now),
+                _found(row),
                 _ago(row["last_clean_at"], now) if row["last_clean_at"] else "never",
-                row["pause_source"] if row["paused"] else "",
             )
         )
     return table(_COLUMNS, rows, cap=SHOWN)
 
 
+def _found(row: Row) -> str:
+    """What the profile's latest cycle found, in words."""
+    quarantined = f" ({row['parity_quarantined_trades']} quarantined)" if row["parity_quarantined_trades"] else ""
+    risk = f" (${dollars(row['money_at_risk_usd'])})" if row["money_at_risk_usd"] else ""
+    counts = (
+        (row["mismatch_count"], "order differs", "orders differ", ""),
+        (row["missing_from_exchange"], "missing at the exchange", "missing at the exchange", ""),
+        (row["missing_in_db"], "missing in the ledger", "missing in the ledger", ""),
+        (row["parity_mismatch_trades"], "trade out of line", "trades out of line", quarantined),
+        (row["no_go_trades"], "no-go trade", "no-go trades", risk),
+        (row["data_defects"], "unusable row", "unusable rows", ""),
+        (row["corrections"], "corrected", "corrected", ""),
+    )
+    parts = [f"{count} {one if count == 1 else many}{more}" for count, one, many, more in counts if count]
+    if row["paused"]:
+        parts.append(f"paused by {row['pause_source'] or 'unknown'}")
+    if row["error"]:
+        parts.append(str(row["error"]))
+    return ", ".join(parts)
+
+
 def _watchdogs_table(rows: Sequence[Row], now: dt.datetime) -> dg.TableMetadataValue:
+    """Return the watchdogs that have something to say; those that are quiet are counted."""
     columns = (
         ("profile", ""),
-        ("paused_by_watchdog", "since"),
-        ("verdict", "its last, in a word"),
-        ("usd_out_of_line", "when it judged"),
-        ("capital_usd", "unknown: it can't judge"),
-        ("ratio", "of the capital"),
+        ("verdict", "its last"),
+        ("out_of_line", "of the allocated capital, when it judged"),
         ("clean_cycles", "in a row"),
-        ("resumed", "by itself, last"),
+        ("paused", "by the watchdog, since when; or when it last resumed"),
         ("trading", "what the bots read"),
     )
-    ordered = sorted(rows, key=lambda row: (not row["paused_by_watchdog"], -(row["mismatch_usd"] or Decimal(0))))
-    shown = [
-        (
-            row["profile_id"],
-            _ago(row["paused_at"], now) if row["paused_by_watchdog"] else "no",
-            row["reason"],
-            _money(row["mismatch_usd"]),
-            "unknown" if row["capital_usd"] is None else dollars(row["capital_usd"]),
-            "" if row["mismatch_ratio"] is None else row["mismatch_ratio"],
-            row["clean_cycles"],
-            _ago(row["resumed_at"], now) if row["resumed_at"] else "",
-            _trading(row),
-        )
-        for row in ordered
+    loud = [
+        row for row in rows if row["paused_by_watchdog"] or row["reason"] not in _QUIET or row["trading"] == "PAUSED"
     ]
+    loud.sort(key=lambda row: (not row["paused_by_watchdog"], -(row["mismatch_usd"] or Decimal(0))))
+    shown = [
+        (row["profile_id"], row["reason"], _share(row), row["clean_cycles"], _pause(row, now), _trading(row))
+        for row in loud
+    ]
+    if quiet := len(rows) - len(loud):
+        shown.append((f"{counted(quiet, 'other')}", "quiet", "", "", "", "RUNNING"))
     return table(columns, shown, cap=SHOWN)
+
+
+def _share(row: Row) -> str:
+    capital = "unknown" if row["capital_usd"] is None else f"${dollars(row['capital_usd'])}"
+    ratio = "" if row["mismatch_ratio"] is None else f" ({row['mismatch_ratio']:.0%})"
+    return f"${dollars(row['mismatch_usd'] or Decimal(0))} of {capital}{ratio}"
+
+
+def _pause(row: Row, now: dt.datetime) -> str:
+    if row["paused_by_watchdog"]:
+        return _ago(row["paused_at"], now)
+    return f"resumed {_ago(row['resumed_at'], now)}" if row["resumed_at"] else "no"
 
 
 def _trading(row: Row) -> str:
@@ -250,27 +268,25 @@ def _trading(row: Row) -> str:
 
 
 def _leases_table(rows: Sequence[Row], now: dt.datetime) -> dg.TableMetadataValue:
+    """Return the leases that are held or were contended; those that are free are counted."""
     columns = (
         ("profile", ""),
-        ("held", "now"),
-        ("owner", "run that has it, or let it expire"),
-        ("seconds_left", "until it ends by itself"),
-        ("contentions", "cycles that found it taken, ever"),
-        ("last_contention", "how long ago, with whom"),
+        ("lease", "who holds it, and until when"),
+        ("contentions", "how often a cycle found it taken, and when last by whom"),
     )
     told = [row for row in rows if row["held"] or row["contentions"]]
-    ordered = sorted(told, key=lambda row: (not row["held"], row["profile_id"]))
     shown = [
         (
             row["profile_id"],
-            "held" if row["held"] else "free",
-            row["owner"],
-            row["seconds_left"],
-            row["contentions"] or "",
-            f"{_ago(row['last_contended_at'], now)}, {row['last_contended_with']}" if row["last_contended_at"] else "",
+            f"held by {row['owner']}, {row['seconds_left']} s left" if row["held"] else "free",
+            f"{row['contentions']}, last {_ago(row['last_contended_at'], now)} with {row['last_contended_with']}"
+            if row["contentions"]
+            else "",
         )
-        for row in ordered
+        for row in sorted(told, key=lambda row: (not row["held"], row["profile_id"]))
     ]
+    if free := len(rows) - len(told):
+        shown.append((counted(free, "other"), "free", ""))
     return table(columns, shown, cap=SHOWN)
 
 
@@ -284,13 +300,3 @@ def _ago(then: dt.datetime, now: dt.datetime) -> str:
 
 def _money(value: Decimal | None) -> str:
     return dollars(value) if value else ""
-
-
-def _slashed(*values: int | None) -> str:
-    return " / ".join(str(value or 0) for value in values) if any(values) else ""
-
-
-def _of(count: int | None, part: int | None, word: str) -> str:
-    if not count:
-        return ""
-    return f"{count} ({part} {word})" if part else str(count)

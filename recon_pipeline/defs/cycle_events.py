@@ -88,11 +88,15 @@ class _Report:
                 yield check.name, verdict
 
     def checks(self) -> Iterator[Event]:
-        """Yield every selected check: of every profile by hand, of those that changed on schedule; then of the run."""
+        """Yield every selected check: by hand of every profile; then, and on schedule only, of the run as a whole.
+
+        The UI shows a partition's evaluation rather than that of the run. By hand the last one is one that does not hold; on
+        schedule the profiles that changed would hide those that did not.
+        """
         yield from evaluations(
             self._context.selected_asset_check_keys,
             self._verdicts,
-            partitions=self._changed if self._scheduled else None,
+            partitions=() if self._scheduled else None,
         )
 
     def finish(self) -> None:

@@ -5,6 +5,7 @@ time, then where to go on. Money here is for reading; nothing of it is ever writ
 the checks (``cycle_checks``).
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import dagster as dg
@@ -132,7 +133,7 @@ def _report(outcome: CycleOutcome) -> Metadata:
         entries["corrections"] = cycle_tables.corrections_table(cycle.stages.values())
     if len(cycle.parity):
         entries["out_of_line"] = cycle_tables.parity_table(cycle.parity)
-    later = [finding for finding in findings if not finding.needs_person]
+    later = [finding for finding in _not_shown_above(findings, cycle) if not finding.needs_person]
     if later:
         entries["other_findings"] = cycle_tables.findings_table(later)
     if cycle.changed or not report.clean:
@@ -140,6 +141,16 @@ def _report(outcome: CycleOutcome) -> Metadata:
     if outcome.history:
         entries["last_cycles"] = cycle_tables.history_table(report, outcome.history)
     return {**entries, **_numbers(outcome), **_common(outcome)}
+
+
+def _not_shown_above(findings: Sequence[Finding], cycle: ProfileCycle) -> list[Finding]:
+    """Findings without those about trades that stand in the table of what is out of line, with more."""
+    shown = set(cycle.parity["trade_id"])
+    return [
+        finding
+        for finding in findings
+        if finding.needs_person or finding.stage is not Stage.POSITION_PARITY or finding.trade_id not in shown
+    ]
 
 
 def _needs_a_person(findings: list[Finding], report: ReconciliationReport) -> dg.TableMetadataValue:
@@ -216,8 +227,8 @@ def _stage(outcome: CycleOutcome, stage: StageOutcome) -> Metadata:
             "largest_out_of_line_usd": float(tables.cents(report.parity_max_mismatch_notional_usd)),
             "confirmations": int(cycle.parity["confirmations"].max()) if len(cycle.parity) else 0,
         }
-    if stage.findings:
-        entries["findings"] = cycle_tables.findings_table(stage.findings)
+    if found := _not_shown_above(stage.findings, cycle):
+        entries["findings"] = cycle_tables.findings_table(found)
     if stage.batch_id and stage.applied:
         entries["batch_id"] = stage.batch_id
     return {

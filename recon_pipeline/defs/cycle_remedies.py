@@ -100,6 +100,10 @@ _ORDERS: Final[dict[str, str]] = {
     RECORDED_ELSEWHERE: "A profile of another account has recorded this account's order: move or correct that row.",
 }
 _COVERAGE: Final[dict[str, str]] = {
+    "contradictory_owner": "The order's keys name different profiles or trades, this one among them: decide whose it is, record "
+    "it by hand.",
+    "ambiguous_owner": "The order's keys fit several profiles or trades, this one among them: decide whose it is, record it by "
+    "hand.",
     "missing_order_id": "The exchange sent an order without id: look at the account's orders.",
     "missing_fill_data": "Quantity, price or time of its execution are missing: the next cycle reads again; if it "
     "stays, look it up.",

@@ -13,7 +13,7 @@ import pandas as pd
 
 from recon_pipeline.cycle.outcome import ProfileCycle, ReconciliationReport, StageOutcome
 from recon_pipeline.defs import cycle_remedies
-from recon_pipeline.defs.tables import dollars, instant_text, table
+from recon_pipeline.defs.tables import counted, dollars, instant_text, table
 from recon_pipeline.domain.corrections import Finding, OrderChange, Stage
 from recon_pipeline.domain.frames import rows_of
 from recon_pipeline.domain.quantities import decimal_text_e9
@@ -104,69 +104,60 @@ def corrections_table(outcomes: Iterable[StageOutcome]) -> dg.TableMetadataValue
             before, after = before_and_after(change)
             reason = outcome.postponed.get(change.order_id, "")
             shown = f"{state}: {reason}" if reason else state
-            rows.append(
-                (
-                    order.index(state),
-                    (
-                        shown,
-                        change.handler.value.replace("_", " "),
-                        change.trade_id,
-                        change.order_id,
-                        before,
-                        after,
-                        cause_text(change.cause),
-                        change.exchange_order_id or str(change.cause.get("exchange_order_id", "")),
-                        outcome.stage.value,
-                        outcome.batch_id,
-                    ),
-                )
-            )
+            rows.append((order.index(state), (shown, _change(change), before, after, _why(outcome, change))))
     rows.sort(key=lambda row: row[0])
     columns = (
         ("state", "whether it was written"),
-        ("what", "kind of change"),
-        ("trade", "the trade"),
-        ("order", "row in orders"),
+        ("change", "kind, trade, and row in orders"),
         ("before", "columns as they were"),
         ("after", "columns as they become"),
-        ("cause", "the rule, and the exchange's facts"),
-        ("exchange_order", "the order that proves it"),
-        ("stage", "who decided it"),
-        ("batch", "in recon.corrections"),
+        ("why", "the rule, the exchange's facts, the order that proves it, and the batch in recon.corrections"),
     )
     return table(columns, [row for _, row in rows])
 
 
+def _change(change: OrderChange) -> str:
+    trade = f", trade {change.trade_id}" if change.trade_id else ""
+    return f"{change.handler.value.replace('_', ' ')}{trade}, row {change.order_id}"
+
+
+def _why(outcome: StageOutcome, change: OrderChange) -> str:
+    order = change.exchange_order_id or str(change.cause.get("exchange_order_id") or "")
+    parts = [
+        cause_text(change.cause),
+        f"exchange order {order}" if order and order != change.order_id else "",
+        f"batch {outcome.batch_id}" if change.order_id in outcome.applied else "",
+    ]
+    return "; ".join(filter(None, parts))
+
+
 def findings_table(findings: Sequence[Finding]) -> dg.TableMetadataValue:
     """Return findings, those that need a person first, with what to do about each."""
-    rows = [
-        (
-            "a person" if finding.needs_person else "a later cycle",
-            finding.reason,
-            cycle_remedies.for_finding(finding.stage, finding.reason),
-            finding.trade_id,
-            finding.symbol,
-            finding.order_id,
-            finding.exchange_order_id,
-            ", ".join(
-                f"{name.replace('_', ' ')} {_fact(value)}" for name, value in finding.detail.items() if _known(value)
-            ),
-            finding.stage.value,
-        )
-        for finding in sorted(findings, key=lambda one: not one.needs_person)
-    ]
+    ordered = sorted(findings, key=lambda one: not one.needs_person)
+    rows = [(finding.reason, _about(finding), *_told(finding)) for finding in ordered]
     columns = (
-        ("waits_for", "who can resolve it"),
         ("reason", "what it is"),
+        ("about", "trade, symbol, row in orders, order at the exchange"),
         ("what_to_do", "the next step for a person"),
-        ("trade", "the trade"),
-        ("symbol", "the symbol"),
-        ("order", "row in orders"),
-        ("exchange_order", "the exchange's order"),
-        ("detail", "numbers behind it"),
-        ("stage", "who found it"),
+        ("detail", "numbers behind it, and the stage that found it"),
     )
     return table(columns, rows)
+
+
+def _about(finding: Finding) -> str:
+    exchange = finding.exchange_order_id if finding.exchange_order_id != finding.order_id else ""
+    named = (
+        ("trade", finding.trade_id),
+        ("", finding.symbol),
+        ("row", finding.order_id),
+        ("exchange order", exchange),
+    )
+    return ", ".join(f"{name} {value}".strip() for name, value in named if value)
+
+
+def _told(finding: Finding) -> tuple[str, str]:
+    facts = [f"{name.replace('_', ' ')} {_fact(value)}" for name, value in finding.detail.items() if _known(value)]
+    return cycle_remedies.for_finding(finding.stage, finding.reason), ", ".join([*facts, finding.stage.value])
 
 
 def stages_table(cycle: ProfileCycle) -> dg.TableMetadataValue:
@@ -175,26 +166,15 @@ def stages_table(cycle: ProfileCycle) -> dg.TableMetadataValue:
     for stage in STAGES:
         outcome = cycle.stages.get(stage)
         if outcome is None:
-            rows.append((stage.value, "not reached", "", "", "", ""))
+            rows.append((stage.value, "not reached", "", ""))
             continue
-        counts = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in outcome.counts.items() if count)
-        rows.append(
-            (
-                stage.value,
-                stage_state(outcome),
-                str(len(outcome.changes)) if outcome.changes else "",
-                str(len(outcome.applied)) if outcome.applied else "",
-                counts,
-                _stage_note(outcome),
-            )
-        )
+        wanted = f"{len(outcome.applied)} of {len(outcome.changes)} written" if outcome.changes else ""
+        rows.append((stage.value, stage_state(outcome), wanted, _stage_note(outcome)))
     columns = (
         ("stage", "in the order of the cycle"),
         ("state", "what became of it"),
-        ("wanted", "rows it wants to change"),
-        ("written", "rows it changed"),
-        ("counts", "its counters that are not zero"),
-        ("note", "why not, and what to do"),
+        ("rows", "rows of orders"),
+        ("note", "its counters that are not zero; or why it did not run, and what to do"),
     )
     return table(columns, rows)
 
@@ -213,7 +193,7 @@ def _stage_note(outcome: StageOutcome) -> str:
         return outcome.failure.message
     if not outcome.attempted and outcome.skipped_reason:
         return cycle_remedies.for_skipped_stage(outcome.stage, outcome.skipped_reason)
-    return ""
+    return ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in outcome.counts.items() if count)
 
 
 def counts_table(outcome: StageOutcome) -> dg.TableMetadataValue:
@@ -227,34 +207,35 @@ def parity_table(states: pd.DataFrame) -> dg.TableMetadataValue:
     ordered = sorted(rows_of(states), key=lambda row: (not row.quarantined, -(row.notional_usd or Decimal(0))))
     rows = [
         (
-            row.trade_id,
-            row.symbol,
-            decimal_text_e9(row.open_e9),
-            decimal_text_e9(row.position_e9),
+            f"{row.trade_id} {row.symbol}",
+            f"{decimal_text_e9(row.open_e9)} / {decimal_text_e9(row.position_e9)}",
             dollars(row.notional_usd) or "unknown",
-            row.confirmations,
-            "quarantined" if row.quarantined else "waiting",
+            _parity_state(row),
             row.reason,
-            cycle_remedies.root_cause(row.root_cause),
-            instant_text(row.first_seen_ms),
-            cycle_remedies.for_finding(Stage.POSITION_PARITY, row.reason) if row.reason else "",
+            _parity_remedy(row),
         )
         for row in ordered
     ]
     columns = (
-        ("trade", "the trade"),
-        ("symbol", "as the ledger spells it"),
-        ("ledger", "open quantity, short negative"),
-        ("exchange", "position of the account, short negative"),
+        ("trade", "the trade and its symbol"),
+        ("ledger_exchange", "open quantity of the trade / position of the account, short negative"),
         ("usd", "out of line, US dollars"),
-        ("confirmations", "cycles in a row"),
-        ("state", "whether a cycle may close it"),
+        ("state", "whether a cycle may close it, and how often in a row it was seen"),
         ("reason", "why it is not closed"),
-        ("root_cause", "what the facts say it is"),
-        ("since", "first seen"),
-        ("what_to_do", "the next step for a person"),
+        ("what_to_do", "what the facts say it is, and the next step for a person"),
     )
     return table(columns, rows)
+
+
+def _parity_state(row: Any) -> str:
+    word = "quarantined" if row.quarantined else "waiting"
+    return f"{word}, {counted(int(row.confirmations), 'confirmation')} since {instant_text(row.first_seen_ms)}"
+
+
+def _parity_remedy(row: Any) -> str:
+    cause = cycle_remedies.root_cause(row.root_cause)
+    said = f"Looks like: {cause}. " if cause else ""
+    return said + (cycle_remedies.for_finding(Stage.POSITION_PARITY, row.reason) if row.reason else "")
 
 
 def postponed_table(outcome: StageOutcome) -> dg.TableMetadataValue:
@@ -270,15 +251,11 @@ def history_table(report: ReconciliationReport, earlier: Sequence[Row]) -> dg.Ta
     columns = (
         ("cycle", "when"),
         ("state", ""),
-        ("mismatches", "orders that differed"),
-        ("missing_at_exchange", "ledger orders that the exchange lacks"),
-        ("missing_in_ledger", "exchange orders that the ledger lacks"),
+        ("orders", "differ / missing at the exchange / missing in the ledger"),
         ("no_go", "trades that nothing proves"),
-        ("trades_out_of_line", "position parity"),
-        ("usd_out_of_line", "position parity"),
-        ("corrections", "rows written"),
-        ("confirmations", "highest count"),
-        ("for_a_person", "trades and orders"),
+        ("out_of_line", "trades, US dollars"),
+        ("corrected", "rows written"),
+        ("person", "trades and orders for a person"),
     )
     return table(columns, rows)
 
@@ -292,15 +269,14 @@ def _history_row(report: Mapping[str, Any]) -> tuple[object, ...]:
         state = str(report["skipped_reason"])
     else:
         state = "out of line" if report.get("processed") else "not processed"
-    names = (
-        "mismatch_count",
-        "missing_from_exchange",
-        "missing_in_db",
-        "no_go_trades",
-        "parity_mismatch_trades",
-        "parity_total_mismatch_notional_usd",
-        "corrections",
-        "max_confirmations",
-        "waiting_for_person",
+    orders = [int(report.get(name) or 0) for name in ("mismatch_count", "missing_from_exchange", "missing_in_db")]
+    trades = int(report.get("parity_mismatch_trades") or 0)
+    money = dollars(Decimal(report.get("parity_total_mismatch_notional_usd") or 0))
+    return (
+        state,
+        " / ".join(map(str, orders)) if any(orders) else "",
+        report.get("no_go_trades") or "",
+        f"{trades}, ${money}" if trades else "",
+        report.get("corrections") or "",
+        report.get("waiting_for_person") or "",
     )
-    return (state, *(report.get(name, "") for name in names))

@@ -112,18 +112,18 @@ def test_a_cycle_that_failed_says_why_and_is_not_shown_as_a_report():
 
 
 def test_a_correction_shows_what_was_what_is_and_why():
-    [row] = rows(cycle_tables.corrections_table([stage(Stage.ORDER_PARITY, changes=(FILL,), applied=(FILL.order_id,))]))
+    [row] = rows(
+        cycle_tables.corrections_table(
+            [stage(Stage.ORDER_PARITY, changes=(FILL,), applied=(FILL.order_id,), batch_id="RECON-1")]
+        )
+    )
     assert row == {
         "state": "written",
-        "what": "entry fill",
-        "trade": "t-1",
-        "order": "bytelyst-p1-t-1-entry",
+        "change": "entry fill, trade t-1, row bytelyst-p1-t-1-entry",
         "before": "status partially_filled, filled_qty 3, qty 10, price 101",
         "after": "status partially_filled, executed 8, price 101.5",
-        "cause": "executed quantity grew: exchange status partially_filled, executed 8, read at 2026-11-20T12:00:00.000Z",
-        "exchange_order": "ord-1",
-        "stage": "order_parity",
-        "batch": "",
+        "why": "executed quantity grew: exchange status partially_filled, executed 8, read at 2026-11-20T12:00:00.000Z; "
+        "exchange order ord-1; batch RECON-1",
     }
 
 
@@ -143,22 +143,23 @@ def test_what_should_have_been_written_and_was_not_comes_first():
         batch_id="b",
     )
     found = rows(cycle_tables.corrections_table([made]))
-    assert [(row["state"], row["order"]) for row in found] == [
+    assert [(row["state"], row["change"].partition("row ")[2]) for row in found] == [
         ("not written", "other"),
         ("postponed: row_changed", "ord-2"),
         ("written", "bytelyst-p1-t-1-entry"),
     ]
+    assert ["batch b" in row["why"] for row in found] == [False, False, True]
 
 
 def test_findings_for_a_person_come_first_with_what_to_do_and_the_numbers_behind_them():
     first, second = rows(cycle_tables.findings_table([WAITING, AHEAD]))
-    assert (first["waits_for"], first["reason"], first["detail"]) == (
-        "a person",
+    assert (first["reason"], first["about"], first["detail"]) == (
         "ledger_ahead_of_exchange",
-        "row 10, order 8",
+        "trade t-9, AAPL, row ord-9",
+        "row 10, order 8, order_parity",
     )
     assert first["what_to_do"].startswith("The row says more than the exchange executed")
-    assert (second["waits_for"], second["trade"]) == ("a later cycle", "t-3")
+    assert (second["reason"], second["about"]) == ("awaiting_confirmation", "trade t-3, MSFT")
 
 
 def test_trades_that_nothing_proves_stand_with_what_waits_for_a_person():
@@ -172,9 +173,9 @@ def test_trades_that_nothing_proves_stand_with_what_waits_for_a_person():
         ),
     )
     found = shown(outcome(made))["needs_a_person"]
-    assert [(row["trade"], row["reason"], row["stage"]) for row in found] == [
-        ("t-9", "ledger_ahead_of_exchange", "order_parity"),
-        ("t-7", "exchange_not_flat:0.5", "exit_backfill"),
+    assert [(row["about"], row["reason"], row["detail"]) for row in found] == [
+        ("trade t-9, AAPL, row ord-9", "ledger_ahead_of_exchange", "row 10, order 8, order_parity"),
+        ("trade t-7, ETH/USD", "exchange_not_flat:0.5", "exit_backfill"),
     ]
     assert all(row["what_to_do"] not in {"", cycle_remedies.SEE_RUNBOOK} for row in found)
 
@@ -185,13 +186,20 @@ def test_trades_out_of_line_show_both_sides_the_count_and_the_cause_the_quaranti
         ("t-2", -3, 1, None, 3, True, "unattributed", ""),
     )
     found = shown(outcome(cycle(parity=states)), names.POSITION_PARITY_KEY)["out_of_line"]
-    assert [
-        (row["trade"], row["ledger"], row["exchange"], row["usd"], row["confirmations"], row["state"]) for row in found
-    ] == [
-        ("t-2", "-3", "1", "unknown", "3", "quarantined"),
-        ("t-1", "10", "0", "100.00", "2", "waiting"),
+    assert [(row["trade"], row["ledger_exchange"], row["usd"], row["state"]) for row in found] == [
+        ("t-2 AAPL", "-3 / 1", "unknown", "quarantined, 3 confirmations since 2026-11-20 22:00:00 UTC"),
+        ("t-1 AAPL", "10 / 0", "100.00", "waiting, 2 confirmations since 2026-11-20 22:00:00 UTC"),
     ]
-    assert found[1]["root_cause"] == "closed by hand"
+    assert found[1]["what_to_do"].startswith("Looks like: closed by hand. ")
+
+
+def test_a_trade_out_of_line_is_not_listed_again_under_the_findings():
+    finding = replace(WAITING, trade_id="t-1")
+    made = cycle(
+        stage(Stage.POSITION_PARITY, findings=(finding, WAITING)),
+        parity=parity(("t-1", 10, 0, "100", 2, False, "awaiting_confirmation", "")),
+    )
+    assert [row["about"] for row in shown(outcome(made))["other_findings"]] == ["trade t-3, MSFT"]
 
 
 def test_every_stage_says_what_became_of_it_even_one_that_was_not_reached():
@@ -214,7 +222,7 @@ def test_every_stage_says_what_became_of_it_even_one_that_was_not_reached():
     }
     assert found["order_parity"]["note"] == "boom"
     assert found["order_coverage"]["note"] == "Switched off: ENABLE_RECON_ORDER_COVERAGE is false."
-    assert found["sub_tag_repair"]["counts"] == "repairable 2"
+    assert found["sub_tag_repair"]["note"] == "repairable 2"
 
 
 def test_the_last_cycles_say_since_when_it_is_so():
@@ -224,9 +232,9 @@ def test_the_last_cycles_say_since_when_it_is_so():
     }
     made = outcome(cycle(report=report(clean=False, mismatch_count=4)), history=(earlier,))
     found = shown(made)["last_cycles"]
-    assert [(row["state"], row["mismatches"], row["corrections"]) for row in found] == [
-        ("out of line", "4", "0"),
-        ("in line", "0", "1"),
+    assert [(row["state"], row["orders"], row["corrected"]) for row in found] == [
+        ("out of line", "4 / 0 / 0", ""),
+        ("in line", "", "1"),
     ]
     assert found[1]["cycle"] == "2026-11-20 11:55:00 UTC"
 

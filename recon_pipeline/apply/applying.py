@@ -34,6 +34,7 @@ from recon_pipeline.domain.audit import (
     order_records,
     proposal_audit_records,
 )
+from recon_pipeline.domain.corrections import Event, EventType, Severity
 from recon_pipeline.domain.plan import ProfilePlan
 from recon_pipeline.domain.quantities import from_e9
 from recon_pipeline.domain.rollback import ORDERS
@@ -49,7 +50,7 @@ from recon_pipeline.ledger.database import (
     connect,
     redact,
 )
-from recon_pipeline.ledger.events import insert_events
+from recon_pipeline.ledger.events import raise_events
 from recon_pipeline.ledger.leases import Lease, acquire_leases, release_leases
 from recon_pipeline.ledger.session import json_rows
 from recon_pipeline.ledger.statements import statement
@@ -69,7 +70,8 @@ FAULT_POINTS: Final = (
 )
 """Where ``at`` is called, in this order: what a kill test kills at."""
 LEASE_SECONDS: Final = 120.0
-EVENT_TYPE: Final = "apply_failed"
+EVENT_THROTTLE_MS: Final = 600_000
+"""An unattended apply that is refused every five minutes for the same reason is one event in ten."""
 
 
 def nowhere(point: str) -> None:
@@ -111,7 +113,7 @@ def apply_plan(
     except (psycopg.Error, DatabaseUnavailableError, RowChangedError) as error:
         return _failed(work, error)
     except Exception as error:
-        _close_failed(work, RefusedReason.APPLY_FAILED, f"{type(error).__name__}: {error}", "ERROR")
+        _close_failed(work, RefusedReason.APPLY_FAILED, f"{type(error).__name__}: {error}", Severity.ERROR)
         raise
 
 
@@ -432,7 +434,7 @@ def _rows(plan: ProfilePlan, inserted: frozenset[str], reapplied: frozenset[str]
 
 
 def _refused(work: _Work, refusal: Refused) -> ApplyResult:
-    finished = _close_failed(work, refusal.reason, refusal.detail, "WARN")
+    finished = _close_failed(work, refusal.reason, refusal.detail, Severity.WARN)
     return finished or work.result(ApplyState.REFUSED, refused_reason=refusal.reason.value, detail=refusal.detail)
 
 
@@ -441,11 +443,11 @@ def _failed(work: _Work, error: Exception) -> ApplyResult:
     reason = RefusedReason.BUSY if busy else RefusedReason.APPLY_FAILED
     said = redact(str(error), work.database_url).strip().splitlines()
     detail = f"{EXPLANATIONS[reason]}: {said[0] if said else type(error).__name__}"
-    finished = _close_failed(work, reason, detail, "ERROR")
+    finished = _close_failed(work, reason, detail, Severity.ERROR)
     return finished or work.result(ApplyState.FAILED, refused_reason=reason.value, detail=detail)
 
 
-def _close_failed(work: _Work, reason: RefusedReason, detail: str, severity: str) -> ApplyResult | None:
+def _close_failed(work: _Work, reason: RefusedReason, detail: str, severity: Severity) -> ApplyResult | None:
     """Set the batch to FAILED and leave an event, over a connection of its own.
 
     The applying transaction holds the batch's row from its beginning, so this waits for it to end. Where it turns out
@@ -465,7 +467,7 @@ def _close_failed(work: _Work, reason: RefusedReason, detail: str, severity: str
                 batch = read_batch(connection, plan.batch_id)
                 if batch is not None and batch["state"] == BatchState.APPLIED.value:
                     return _applied_before(connection, work)
-            insert_events(connection, [_event(work, reason, detail, severity)])
+            raise_events(connection, [_event(work, reason, detail, severity)], run_id=work.run_id, now=work.now)
     except (psycopg.Error, DatabaseUnavailableError) as error:
         lost = redact(str(error), work.database_url).strip().splitlines()
         return work.result(
@@ -476,16 +478,16 @@ def _close_failed(work: _Work, reason: RefusedReason, detail: str, severity: str
     return None
 
 
-def _event(work: _Work, reason: RefusedReason, detail: str, severity: str) -> dict[str, Any]:
+def _event(work: _Work, reason: RefusedReason, detail: str, severity: Severity) -> Event:
     plan = work.plan
-    return {
-        "type": EVENT_TYPE,
-        "severity": severity,
-        "message": f"Backfill of profile {plan.profile_id}, batch {plan.batch_id}, was not applied:"
-        f" {reason.value}: {detail}",
-        "profile_id": plan.profile_id,
-        "user_id": plan.user_id or None,
-        "account_id": plan.account_id,
-        "run_id": work.run_id,
-        "details": {"batch_id": plan.batch_id, "digest": plan.digest, "reason": reason.value, "detail": detail},
-    }
+    return Event(
+        type=EventType.APPLY_FAILED,
+        severity=severity,
+        message=f"Backfill of profile {plan.profile_id}, batch {plan.batch_id}, was not applied: {reason.value}: {detail}",
+        profile_id=plan.profile_id,
+        user_id=plan.user_id,
+        account_id=plan.account_id,
+        details={"batch_id": plan.batch_id, "digest": plan.digest, "reason": reason.value, "detail": detail},
+        scope=f"{plan.profile_id}:{EventType.APPLY_FAILED.value}:{KIND}:{reason.value}",
+        throttle_ms=EVENT_THROTTLE_MS,
+    )

@@ -23,7 +23,7 @@ from typing import Any, Final
 import psycopg
 
 from recon_pipeline.apply import gates
-from recon_pipeline.apply.applying import leased, nowhere
+from recon_pipeline.apply.applying import EVENT_THROTTLE_MS, leased, nowhere
 from recon_pipeline.apply.books import CorrectionRow, RowChangedError, as_parameter, insert_corrections
 from recon_pipeline.apply.correction_books import WrittenMeanwhileError, update_trade_books
 from recon_pipeline.apply.correction_gates import (
@@ -41,14 +41,14 @@ from recon_pipeline.apply.correction_gates import (
 from recon_pipeline.apply.gates import Refused
 from recon_pipeline.apply.outcomes import EXPLANATIONS, ApplyState, CorrectionResult, RefusedReason
 from recon_pipeline.domain.bookkeeping import same_value
-from recon_pipeline.domain.corrections import CorrectionPlan, EventType, Handler, OrderChange, Severity
+from recon_pipeline.domain.corrections import CorrectionPlan, Event, EventType, Handler, OrderChange, Severity
 from recon_pipeline.domain.order_values import executed_units
 from recon_pipeline.domain.quantities import decimal_text_e9, from_e9
 from recon_pipeline.domain.rollback import ORDERS
 from recon_pipeline.domain.terms import normalise_status
 from recon_pipeline.ledger.batches import BatchState, move_batch, read_batch, record_batches
 from recon_pipeline.ledger.database import WRITER, Connection, DatabaseUnavailableError, Row, connect, redact
-from recon_pipeline.ledger.events import insert_events
+from recon_pipeline.ledger.events import raise_events
 from recon_pipeline.ledger.leases import Lease
 from recon_pipeline.ledger.statements import statement
 
@@ -396,20 +396,21 @@ def _outcome(work: _Work) -> CorrectionResult | None:
 def _tell(work: _Work, reason: RefusedReason, detail: str, severity: Severity) -> str:
     """Leave an event; why that was not possible either, empty where it was."""
     plan = work.plan
-    event = {
-        "type": EventType.APPLY_FAILED.value,
-        "severity": severity.value,
-        "message": f"Corrections ({plan.stage.value}) of profile {plan.profile_id}, batch {plan.batch_id}, were not"
-        f" applied: {reason.value}: {detail}",
-        "profile_id": plan.profile_id,
-        "user_id": plan.user_id or None,
-        "account_id": plan.account_id,
-        "run_id": work.run_id,
-        "details": {"batch_id": plan.batch_id, "digest": plan.digest, "reason": reason.value, "detail": detail},
-    }
+    event = Event(
+        type=EventType.APPLY_FAILED,
+        severity=severity,
+        message=f"Corrections ({plan.stage.value}) of profile {plan.profile_id}, batch {plan.batch_id}, were not applied:"
+        f" {reason.value}: {detail}",
+        profile_id=plan.profile_id,
+        user_id=plan.user_id,
+        account_id=plan.account_id,
+        details={"batch_id": plan.batch_id, "digest": plan.digest, "reason": reason.value, "detail": detail},
+        scope=f"{plan.profile_id}:{EventType.APPLY_FAILED.value}:{plan.stage.value}:{reason.value}",
+        throttle_ms=EVENT_THROTTLE_MS,
+    )
     try:
         with connect(work.database_url, WRITER, "recon corrections outcome") as connection:
-            insert_events(connection, [event])
+            raise_events(connection, [event], run_id=work.run_id, now=work.now)
     except (psycopg.Error, DatabaseUnavailableError) as error:
         said = redact(str(error), work.database_url).strip().splitlines()
         return f"the event could not be written: {said[0] if said else type(error).__name__}"

@@ -121,6 +121,8 @@ class AccountCycle:
         if not policy.enabled:
             self._skip_all(Stage.ORDER_COVERAGE, DISABLED)
         else:
+            # What order parity has just written is in the ledger: it is neither missing nor to be held back.
+            self._refresh()
             inputs = self._inputs()
             plan = plan_order_coverage(inputs, policy, self._ownership(), now_ms=self._context.began_ms)
             self._carry_out(plan, dry_run=policy.dry_run)

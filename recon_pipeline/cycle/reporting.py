@@ -11,6 +11,7 @@ from recon_pipeline.cycle.context import ProfileProgress
 from recon_pipeline.cycle.outcome import ReconciliationReport, StageOutcome
 from recon_pipeline.domain.corrections import Finding, Stage
 from recon_pipeline.domain.plan import ProfilePlan
+from recon_pipeline.domain.position_parity import ProfileParity
 from recon_pipeline.ledger.reads import PauseState
 
 
@@ -49,6 +50,7 @@ def build_report(
         and not no_go
         and not waiting
         and parity.empty
+        and _compared(stages, counted)
         and not progress.triggered
         and not orders.get("missing_from_exchange", 0)
     )
@@ -104,6 +106,14 @@ def as_record(report: ReconciliationReport) -> dict[str, Any]:
 def _counts(stages: Mapping[Stage, StageOutcome], stage: Stage) -> Mapping[str, int]:
     outcome = stages.get(stage)
     return {} if outcome is None else outcome.counts
+
+
+def _compared(stages: Mapping[Stage, StageOutcome], counted: ProfileParity | None) -> bool:
+    """Whether every position was compared; an operator who turned the comparison off does not want to hear of it."""
+    if counted is None:
+        outcome = stages.get(Stage.POSITION_PARITY)
+        return outcome is not None and outcome.skipped_reason == "disabled"
+    return not counted.frozen_trades
 
 
 def _stage_findings(stages: Mapping[Stage, StageOutcome], stage: Stage) -> tuple[Finding, ...]:

@@ -123,7 +123,8 @@ class Watch:
     def remember(self, progress: ProfileProgress, *, complete: bool) -> Failure | None:
         """Save what the next cycle has to know, under the profile's lease."""
         parity = progress.parity_counts
-        clean = complete and parity is not None and not parity.mismatch_trades and not progress.triggered
+        in_line = parity is not None and not parity.mismatch_trades and not parity.frozen_trades
+        clean = complete and in_line and not progress.triggered
         state = count_clean(
             progress.watchdog, clean=clean, policy=self._context.policy.watchdog, now_ms=self._context.began_ms
         )

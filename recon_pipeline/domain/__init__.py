@@ -10,18 +10,29 @@ backfill row        a compensating EXIT row, its order id ``BFILL-<md5>``
 batch               the backfill rows of one profile planned together, ``RECON-BFILL-<uuid>``
 book                one ``recon evaluate`` input: ledger rows, exchange orders and positions of one profile
 capacity            executed quantity of an exchange order that nothing in the ledger represents yet
+confirmation        a cycle in which something was found out of line again; several in a row are needed before it is acted on
+correction          a change of one row of the ledger outside of an exit backfill, with its before, after and cause
+coverage            the step that inserts executed orders which the ledger lacks
+cycle               one pass of every step over the profiles, every five minutes
 decision            what becomes of a trade: DRY_RUN, PENDING_APPLY, APPLIED, SKIP_*, NO_GO
 dust                a remainder too small and too cheap to wait for evidence
 evidence            an exchange order with executed quantity
 execution           one fill of an order, as the exchange reports it
+finding             something that a step found and did not change, or could not
 flat                the exchange holds no position in the symbol (at most the dust quantity)
+foreign             of another bot than those of the account's profiles
 ghost               a trade that is open in the ledger and was closed at the exchange
 hint                any key on an order that names a trade or a profile, known or not
 lifecycle row       a ledger row of an order of a trade
+parity              ledger and exchange say the same: of orders (order parity), of positions (position parity)
 plan                proposals and decisions with the evidence they cite; data, applied by ``recon_pipeline.apply`` alone
 profile             one bot and strategy
+quarantine          a trade is out of line, and no cycle may close it: it can't be proven whose it is
 represented         already recorded in the ledger, by the order's own row or by a backfill row
 slice               one trade with its entry, exit and open quantity
+stand-in            a row that represents an order without being its own row: a backfill row or a synthetic exit
+superseded          a stand-in or a double that gave way to the order's own row
+synthetic exit      a row PARITY-<md5> that closes a confirmed ghost without an execution to cite
 trade               the entry and exit orders of one position of one profile
 
 Invariants (the property tests and the runbook number them the same way)

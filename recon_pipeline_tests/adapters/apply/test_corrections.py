@@ -12,12 +12,14 @@ import psycopg
 import pytest
 
 from recon_pipeline.apply import ApplyState, CorrectionResult, RollbackState, rollback_batch
+from recon_pipeline.apply.books import as_parameter
 from recon_pipeline.apply.corrections import apply_corrections
 from recon_pipeline.apply.outcomes import POSTPONEMENTS, Postponed
 from recon_pipeline.domain.corrections import CorrectionPlan, Handler, Stage
 from recon_pipeline.ledger.database import WRITER, connect
 from recon_pipeline.ledger.leases import acquire_leases
 from recon_pipeline.ledger.migrate import migrate
+from recon_pipeline.ledger.statements import statement
 from recon_pipeline_tests.adapters.apply.book import LEDGER_TABLES, NOW, Book, at_point
 from recon_pipeline_tests.adapters.apply.correcting import correct, corrections, ended, filled, inserted, plan_of, units
 
@@ -438,7 +440,8 @@ def test_without_the_lease_nothing_is_written(exit_pending: Book):
         result = correct(exit_pending, plan, **arguments)
         assert (result.state, result.refused_reason) == (ApplyState.REFUSED, "lease_lost")
     assert exit_pending.dump(EVERYTHING) == before
-    assert [event["severity"] for event in exit_pending.events()] == ["WARN", "WARN"]
+    # Two refusals for one reason, one event: it is throttled.
+    assert [event["severity"] for event in exit_pending.events()] == ["WARN"]
 
 
 def test_a_paused_or_running_profile_is_corrected_alike(exit_pending: Book):
@@ -512,15 +515,18 @@ def test_a_row_that_somebody_keeps_locked_is_busy_and_says_so(exit_pending: Book
     assert correct(exit_pending, plan).postponed == {"x1": "row_changed"}
 
 
-def together(book: Book, plans: list[CorrectionPlan], **more: object) -> list[CorrectionResult]:
-    """Apply the plans in threads that meet before they take the account's lock."""
+def together(
+    book: Book, plans: list[CorrectionPlan], *, at: str = "gates_held", **more: object
+) -> list[CorrectionResult]:
+    """Apply the plans in threads that meet at a fault point, as far as each gets there."""
     barrier = threading.Barrier(len(plans))
     results: dict[int, CorrectionResult] = {}
 
     def meet(point: str) -> None:
-        if point == "gates_held":
+        if point == at:
+            # Where the other one waits behind a lock, nobody comes: also a meeting.
             with contextlib.suppress(threading.BrokenBarrierError):
-                barrier.wait(timeout=2)
+                barrier.wait(timeout=1)
 
     def work(index: int) -> None:
         results[index] = correct(book, plans[index], at=meet, owner=f"w{index}", **more)
@@ -560,6 +566,37 @@ def test_two_profiles_that_want_the_same_executed_quantity_do_not_both_get_it(ex
     # p2's row is pending under the client id: p1 must not insert the order at all.
     results = together(exit_pending, [first, second])
     assert [len(result.applied) for result in results] == [0, 1]
+
+
+def test_two_rows_of_two_profiles_that_name_one_order_share_no_more_than_it_executed(exit_pending: Book):
+    """Each sees the other's row pending until the other commits: only the account's lock keeps them apart."""
+    exit_pending.profile("p2")
+    exit_pending.trade("t2", "10", profile_id="p2")
+    exit_pending.record("my-x1", "t2", "SELL", "10", action="EXIT", status="pending_new", profile_id="p2")
+    first = plan_of(filled(exit_pending, "x1", "10"), clients={"x1": "my-x1"}, batch="C1")
+    second = plan_of(
+        filled(exit_pending, "my-x1", "10", exchange_id="x1", trade_id="t2", profile_id="p2"),
+        clients={"x1": "my-x1"},
+        batch="C2",
+        profile_id="p2",
+    )
+
+    results = together(exit_pending, [first, second], at="rows_compared")
+
+    assert sorted(len(result.applied) for result in results) == [0, 1]
+    assert [set(result.postponed.values()) for result in results if result.postponed] == [{"evidence_already_consumed"}]
+
+
+def test_an_update_changes_a_row_only_as_its_image_says(exit_pending: Book):
+    """The statement itself, which needs no lock to be safe."""
+    (image,) = exit_pending.rows("SELECT to_jsonb(o)::text AS text FROM orders AS o WHERE order_id = 'x1'")
+    records = [{"order_id": "x1", "before": image["text"], "values": {"status": "canceled"}}]
+    with connect(exit_pending.url, WRITER) as connection:
+        exit_pending.run("UPDATE orders SET type = 'limit' WHERE order_id = 'x1'")
+        assert connection.execute(statement("update_orders"), {"records": as_parameter(records)}).fetchall() == []
+        exit_pending.run("UPDATE orders SET type = 'market' WHERE order_id = 'x1'")
+        rows = connection.execute(statement("update_orders"), {"records": as_parameter(records)}).fetchall()
+    assert (rows, exit_pending.order("x1")["status"]) == ([{"order_id": "x1"}], "canceled")
 
 
 def test_an_exit_backfill_and_a_correction_of_the_same_order_at_once_book_it_once(exit_pending: Book):

@@ -1,7 +1,7 @@
 """Where events go: the operator's settings of the alerts as a value.
 
-What belongs here: the value. What does not: reading it (``settings``) and using it (``delivery``); it imports neither a driver nor
-an HTTP library, because whatever reads a setting imports it.
+What belongs here: the value. What does not: reading it (``settings``) and using it (``delivery``). It imports neither a driver
+nor an HTTP library, because whatever reads a setting imports it.
 """
 
 from __future__ import annotations

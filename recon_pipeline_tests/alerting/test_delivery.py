@@ -217,7 +217,8 @@ def test_a_crash_between_post_and_mark_repeats_the_same_message_under_the_same_k
     ids = tell("a", "b")
     program = (
         "import logging, sys\n"
-        "from recon_pipeline.alerting.delivery import deliver_events\nfrom recon_pipeline.alerting.destination import AlertSettings\n"
+        "from recon_pipeline.alerting.delivery import deliver_events\n"
+        "from recon_pipeline.alerting.destination import AlertSettings\n"
         "deliver_events(sys.argv[1], AlertSettings(webhook_url=sys.argv[2], webhook_format='json'), log=logging.getLogger())\n"
     )
     with subprocess.Popen([sys.executable, "-c", program, database_url, receiver.url]) as child:

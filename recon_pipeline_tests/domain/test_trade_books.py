@@ -24,7 +24,7 @@ from recon_pipeline.domain.trade_books import (
 )
 
 T0 = 1_772_452_800_000
-PROPERTY = settings(max_examples=60, deadline=None)
+PROPERTY = settings(max_examples=25, deadline=None)
 
 
 def row(

@@ -113,7 +113,7 @@ class Bot:
         rng = self.rng
         course, rows, marks = draw(rng, COURSE_WEIGHTS), draw(rng, ROW_WEIGHTS), draw(rng, MARK_WEIGHTS)
         tag = sub_tag(self.profile.profile_id, trade.trade_id)
-        named = client_id(self.profile.profile_id, trade.trade_id, role)
+        named = self._client_id(trade, role)
         account = self.scene.book.account(self.profile.account_id)
         price = self.scene.book.market.price(trade.symbol)
         fraction = "/" not in trade.symbol and qty != qty.to_integral_value()
@@ -132,7 +132,7 @@ class Bot:
         if marks in {Marks.BOTH, Marks.TAG_ONLY}:
             body["subtag"] = tag
         if rng.random() < 0.025 and action == "EXIT":
-            lost = client_id(self.profile.profile_id, trade.trade_id, f"exit-{self._number()}")
+            lost = self._client_id(trade, f"exit-{self._number()}")
             self.scribe.unsent(lost, trade, action, side, qty, price, tag)
         try:
             order = self.scene.book.submit(account, body)
@@ -146,9 +146,9 @@ class Bot:
         following = Following(order.id, trade, action, rows, None if rows is Rows.NO_TAG else tag)
         self.scribe.pending(following, order)
         self._follow(following)
-        self._run(course, order, account)
+        self._run(course, order, account, trade, action)
 
-    def _run(self, course: Course, order: Order, account: Account) -> None:
+    def _run(self, course: Course, order: Order, account: Account, trade: Trade, action: str) -> None:
         """Let a resting order go the way that was drawn for it."""
         rng, now = self.rng, self.scene.now_ms
         if course is Course.MARKET:
@@ -164,7 +164,7 @@ class Bot:
         elif course is Course.REJECTED:
             self.scene.at(now + rng.randrange(1, 30) * 1000, lambda: self._finish(order.id, "rejected"))
         elif course is Course.REPLACED:
-            named = "" if rng.random() < 0.5 else f"{order.client_order_id}{self._number()}"
+            named = "" if rng.random() < 0.5 else self._client_id(trade, f"{action.lower()}-{self._number()}")
             self.scene.at(at, lambda: self._replace(order.id, account, named))
 
     def _parts(self, order: Order, *, all_of_it: bool) -> list[Decimal]:
@@ -259,6 +259,9 @@ class Bot:
         for share in shares:
             after += int(self.rng.choice((0.2, 1, 4, 14)) * self.rng.uniform(0.5, 1.5) * HOUR_MS)
             self._in(after, lambda share=share: self._exit(trade, Decimal(share)))
+
+    def _client_id(self, trade: Trade, role: str) -> str:
+        return client_id(self.profile.profile_id, trade.trade_id, role)
 
     def _number(self) -> int:
         self._placed += 1

@@ -554,6 +554,14 @@ def test_what_such_an_order_executed_is_booked_under_its_own_id_and_the_row_give
         assert world.after().plan().changes == ()
 
 
+def test_a_row_without_an_orders_id_is_the_first_order_of_a_chain_and_not_its_replacement() -> None:
+    old = order(status="replaced", replaced_by=X2)
+    new = order(id=X2, client_order_id="made-by-the-exchange", replaces=X1)
+    changes = by_order(World([LOCAL], [old, new]).plan().changes)
+    assert said(changes["local-1"]) == ("cancel", {"status": "replaced"})
+    assert changes[X2].handler == "discovery"
+
+
 def test_an_entry_and_an_exit_of_one_trade_are_told_apart_by_their_sides() -> None:
     rows = [LOCAL, row(order_id="local-2", side="sell", action="EXIT")]
     orders = [executed("3"), order(id=X2, client_order_id="bytelyst-p1-t1-exit", side="sell", status="rejected")]

@@ -295,6 +295,8 @@ def test_the_newest_synthetic_exit_goes_first_while_more_was_exited_than_entered
         [ENTRY_ROW, synthetic(status="canceled"), exit_row(qty="14")],
         [ENTRY_ROW, exit_row(qty="14")],
         [ENTRY_ROW, synthetic(), exit_row(quantity="5")],
+        [ENTRY_ROW, synthetic(), exit_row(side="buy")],
+        [ENTRY_ROW, synthetic(), exit_row(), row(order_id="e2", status="filled", quantity="6")],
     ],
 )
 def test_no_synthetic_exit_is_given_up_where_the_trade_is_not_over_exited_for_certain(rows: list[Raw]) -> None:

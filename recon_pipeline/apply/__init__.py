@@ -6,7 +6,7 @@ What belongs here: transactions, and the gates that are checked inside them. Wha
 Modules: ``outcomes`` (what an apply, a rollback, a verification answer), ``records`` (a plan as a document),
 ``dry_run``, ``applying``, ``gates`` (what the applying transaction checks), ``books`` (positions, trade history,
 capital), ``rolling_back``, ``verifying``, ``control``; for the corrections of a cycle ``corrections``, ``correction_gates``,
-``correction_books``.
+``correction_rows``, ``correction_books``.
 
 Guarantees
 ----------

@@ -10,13 +10,14 @@ wrote meanwhile is what the comparison finds.
 
 A crash leaves all of it or nothing, and nothing has to be tidied up: a batch is there when it was applied. A refusal or a
 failure of the whole rolls back, and leaves an ``apply_failed`` event. What does not belong here: what may be written
-(``correction_gates``), what is booked (``correction_books``), and any decision about orders.
+(``correction_gates``), how rows are written (``correction_rows``), what is booked (``correction_books``), and any decision
+about orders.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,30 +25,30 @@ import psycopg
 
 from recon_pipeline.apply import gates
 from recon_pipeline.apply.applying import EVENT_THROTTLE_MS, leased, nowhere
-from recon_pipeline.apply.books import CorrectionRow, RowChangedError, as_parameter, insert_corrections
+from recon_pipeline.apply.books import RowChangedError, insert_corrections
 from recon_pipeline.apply.correction_books import WrittenMeanwhileError, update_trade_books
 from recon_pipeline.apply.correction_gates import (
-    Candidate,
-    Judgement,
     check_corrections,
-    evidence_frame,
     judge,
     judge_evidence,
     lock_rows,
-    names_its_order,
     read_table,
     trade_states,
 )
+from recon_pipeline.apply.correction_rows import (
+    check_represented,
+    check_written,
+    consume,
+    order_corrections,
+    write_orders,
+)
 from recon_pipeline.apply.gates import Refused
 from recon_pipeline.apply.outcomes import EXPLANATIONS, ApplyState, CorrectionResult, RefusedReason
-from recon_pipeline.domain.bookkeeping import same_value
 from recon_pipeline.domain.corrections import CorrectionPlan, Event, EventType, Handler, OrderChange, Severity
-from recon_pipeline.domain.order_values import executed_units
-from recon_pipeline.domain.quantities import decimal_text_e9, from_e9
+from recon_pipeline.domain.quantities import decimal_text_e9
 from recon_pipeline.domain.rollback import ORDERS
-from recon_pipeline.domain.terms import normalise_status
 from recon_pipeline.ledger.batches import BatchState, move_batch, read_batch, record_batches
-from recon_pipeline.ledger.database import WRITER, Connection, DatabaseUnavailableError, Row, connect, redact
+from recon_pipeline.ledger.database import WRITER, Connection, DatabaseUnavailableError, connect, redact
 from recon_pipeline.ledger.events import raise_events
 from recon_pipeline.ledger.leases import Lease
 from recon_pipeline.ledger.statements import statement
@@ -160,11 +161,11 @@ def _write(connection: Connection, work: _Work, lease: Lease) -> CorrectionResul
     work.at("rows_compared")
 
     chosen = [judgement.chosen[order_id] for order_id in sorted(judgement.chosen)]
-    _write_orders(connection, chosen)
-    _check_written(connection, chosen)
+    write_orders(connection, chosen)
+    check_written(connection, chosen)
     work.at("rows_written")
-    _consume(connection, work, chosen)
-    _check_represented(connection, plan, judgement, rows)
+    consume(connection, plan, chosen, work.now)
+    check_represented(connection, plan, judgement, rows)
     work.at("consumption_recorded")
     booked = update_trade_books(
         connection,
@@ -173,7 +174,7 @@ def _write(connection: Connection, work: _Work, lease: Lease) -> CorrectionResul
         {trade_id: state for trade_id, (state, _) in states.items()},
         {trade_id: state for trade_id, (state, _) in trade_states(connection, plan).items()},
     )
-    insert_corrections(connection, [*_order_corrections(connection, plan, chosen), *booked])
+    insert_corrections(connection, [*order_corrections(connection, plan, chosen), *booked])
     work.at("books_updated")
     if not move_batch(connection, plan.batch_id, BatchState.APPLIED, from_states=[BatchState.PENDING_APPLY]):
         raise RuntimeError(f"batch {plan.batch_id} left PENDING_APPLY although its row is locked")
@@ -234,125 +235,6 @@ def _applied_before(connection: Connection, work: _Work) -> CorrectionResult:
         applied=tuple(orders),
         books_updated=len(written) - len(orders),
     )
-
-
-# -- the rows
-
-
-def _write_orders(connection: Connection, chosen: Iterable[Candidate]) -> None:
-    """Update and insert; what was written is what the database returned."""
-    updates = [
-        {"order_id": found.change.order_id, "before": found.before_image, "values": dict(found.values)}
-        for found in chosen
-        if not found.change.inserts
-    ]
-    if updates:
-        rows = connection.execute(statement("update_orders"), {"records": as_parameter(updates)}).fetchall()
-        if missing := {str(update["order_id"]) for update in updates} - {row["order_id"] for row in rows}:
-            raise RowChangedError(f"orders: {', '.join(sorted(missing))} are not as they were read although locked")
-    inserts = [dict(found.values) for found in chosen if found.change.inserts]
-    if inserts:
-        rows = connection.execute(statement("insert_corrected_orders"), {"records": as_parameter(inserts)}).fetchall()
-        if missing := {str(insert["order_id"]) for insert in inserts} - {row["order_id"] for row in rows}:
-            raise WrittenMeanwhileError(f"orders: {', '.join(sorted(missing))} appeared meanwhile")
-
-
-def _check_written(connection: Connection, chosen: Iterable[Candidate]) -> None:
-    """The rows read back as they were meant: no trigger changed them and no column rounded them."""
-    wanted = {found.change.order_id: found for found in chosen}
-    rows = connection.execute(statement("select_orders_by_id"), {"order_ids": sorted(wanted)}).fetchall()
-    there = {row["order_id"]: row for row in rows}
-    for order_id, found in wanted.items():
-        row = there.get(order_id, {})
-        differing = [name for name, value in found.values.items() if not _holds(row, name, value)]
-        if found.change.handler is not Handler.SUB_TAG and executed_units(row) != found.executed_after_e9:
-            differing.append("executed quantity")
-        if differing:
-            raise Refused(RefusedReason.NOT_WRITTEN_EXACTLY, f"{order_id}: {', '.join(differing)}")
-
-
-def _holds(row: Mapping[str, Any], name: str, value: str | None) -> bool:
-    """Whether the row says what was written; columns that the table or the view lacks say nothing."""
-    if value in (None, "") or name not in row or (name in _OPTIONAL and row[name] is None):
-        return True
-    if name == "status":
-        return normalise_status(row[name]) == normalise_status(value)
-    said = row[name]
-    return same_value(said.isoformat() if isinstance(said, dt.datetime) else said, value)
-
-
-_OPTIONAL: Final = frozenset({"client_order_id", "quantity", "filled_qty", "sub_tag"})
-
-
-# -- evidence
-
-
-def _consume(connection: Connection, work: _Work, chosen: Iterable[Candidate]) -> None:
-    """Rows that no longer stand for an order give its quantity back; a row that can't be told by its ids takes it."""
-    plan = work.plan
-    changed = [found for found in chosen if found.change.handler is not Handler.SUB_TAG]
-    ids = [found.change.order_id for found in changed]
-    connection.execute(statement("release_consumption_of_rows"), {"order_ids": ids, "released_at": work.now})
-    records = [
-        {
-            "account_id": plan.account_id,
-            "exchange_order_id": found.change.exchange_order_id,
-            "backfill_order_id": found.change.order_id,
-            "profile_id": plan.profile_id,
-            "trade_id": found.change.trade_id,
-            "batch_id": plan.batch_id,
-            "qty": from_e9(found.change.represents_e9),
-        }
-        for found in changed
-        if found.change.represents_e9 and not names_its_order(found, plan)
-    ]
-    if records:
-        connection.execute(statement("insert_consumption"), {"records": as_parameter(records)})
-
-
-def _check_represented(
-    connection: Connection, plan: CorrectionPlan, judgement: Judgement, rows: Mapping[str, Row]
-) -> None:
-    """The ledger represents of each cited order what was worked out before the rows were written.
-
-    :raises WrittenMeanwhileError: it does not: a bot, which takes no lock of the account, recorded the order in between
-    """
-    if not judgement.expected:
-        return
-    evidence = evidence_frame(plan, rows)
-    found, _ = gates.represented_now(connection, plan.account_id, evidence)
-    for order_id, units in zip(evidence["order_id"], found, strict=True):
-        if units != judgement.expected[order_id]:
-            raise WrittenMeanwhileError(
-                f"order {order_id}: the ledger represents {decimal_text_e9(units)} of it,"
-                f" expected {decimal_text_e9(judgement.expected[order_id])}",
-            )
-
-
-def _order_corrections(
-    connection: Connection, plan: CorrectionPlan, chosen: Iterable[Candidate]
-) -> list[CorrectionRow]:
-    """Before and after images of the written rows; an inserted row has no before."""
-    written = {found.change.order_id: found for found in chosen}
-    rows = connection.execute(statement("lock_order_images"), {"order_ids": sorted(written)}).fetchall()
-    images = {row["order_id"]: row["image"] for row in rows}
-    return [
-        {
-            "batch_id": plan.batch_id,
-            "profile_id": plan.profile_id,
-            "table_name": ORDERS,
-            "row_key": {"order_id": order_id},
-            "before": found.before_image,
-            "after": images[order_id],
-            "cause": {
-                **found.change.cause,
-                "kind": plan.stage.value,
-                "handler": found.change.handler.value,
-                "trade_id": found.change.trade_id,
-            },
-        }
-        for order_id, found in written.items()
-    ]
 
 
 # -- what did not work

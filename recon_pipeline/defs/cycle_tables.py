@@ -133,15 +133,25 @@ def _why(outcome: StageOutcome, change: OrderChange) -> str:
 
 def findings_table(findings: Sequence[Finding]) -> dg.TableMetadataValue:
     """Return findings, those that need a person first, with what to do about each."""
-    ordered = sorted(findings, key=lambda one: not one.needs_person)
-    rows = [(finding.reason, _about(finding), *_told(finding)) for finding in ordered]
+    rows = [
+        (
+            _said_with(finding.reason, cycle_remedies.for_finding(finding.stage, finding.reason)),
+            _about(finding),
+            _told(finding),
+        )
+        for finding in sorted(findings, key=lambda one: not one.needs_person)
+    ]
     columns = (
-        ("reason", "what it is"),
+        ("what_to_do", "the reason, and the next step for a person"),
         ("about", "trade, symbol, row in orders, order at the exchange"),
-        ("what_to_do", "the next step for a person"),
         ("detail", "numbers behind it, and the stage that found it"),
     )
     return table(columns, rows)
+
+
+def _said_with(reason: str, remedy: str) -> str:
+    """A reason and what to do about it in one cell: a long word in a column of its own leaves the others no room."""
+    return f"{reason}: {remedy}" if reason else remedy
 
 
 def _about(finding: Finding) -> str:
@@ -155,9 +165,9 @@ def _about(finding: Finding) -> str:
     return ", ".join(f"{name} {value}".strip() for name, value in named if value)
 
 
-def _told(finding: Finding) -> tuple[str, str]:
+def _told(finding: Finding) -> str:
     facts = [f"{name.replace('_', ' ')} {_fact(value)}" for name, value in finding.detail.items() if _known(value)]
-    return cycle_remedies.for_finding(finding.stage, finding.reason), ", ".join([*facts, finding.stage.value])
+    return ", ".join([*facts, finding.stage.value])
 
 
 def stages_table(cycle: ProfileCycle) -> dg.TableMetadataValue:
@@ -211,7 +221,6 @@ def parity_table(states: pd.DataFrame) -> dg.TableMetadataValue:
             f"{decimal_text_e9(row.open_e9)} / {decimal_text_e9(row.position_e9)}",
             dollars(row.notional_usd) or "unknown",
             _parity_state(row),
-            row.reason,
             _parity_remedy(row),
         )
         for row in ordered
@@ -221,8 +230,7 @@ def parity_table(states: pd.DataFrame) -> dg.TableMetadataValue:
         ("ledger_exchange", "open quantity of the trade / position of the account, short negative"),
         ("usd", "out of line, US dollars"),
         ("state", "whether a cycle may close it, and how often in a row it was seen"),
-        ("reason", "why it is not closed"),
-        ("what_to_do", "what the facts say it is, and the next step for a person"),
+        ("what_to_do", "why it is not closed, what the facts say it is, and the next step for a person"),
     )
     return table(columns, rows)
 
@@ -234,8 +242,8 @@ def _parity_state(row: Any) -> str:
 
 def _parity_remedy(row: Any) -> str:
     cause = cycle_remedies.root_cause(row.root_cause)
-    said = f"Looks like: {cause}. " if cause else ""
-    return said + (cycle_remedies.for_finding(Stage.POSITION_PARITY, row.reason) if row.reason else "")
+    remedy = cycle_remedies.for_finding(Stage.POSITION_PARITY, row.reason) if row.reason else ""
+    return _said_with(row.reason, f"Looks like {cause}. {remedy}" if cause else remedy)
 
 
 def postponed_table(outcome: StageOutcome) -> dg.TableMetadataValue:

@@ -153,13 +153,9 @@ def test_what_should_have_been_written_and_was_not_comes_first():
 
 def test_findings_for_a_person_come_first_with_what_to_do_and_the_numbers_behind_them():
     first, second = rows(cycle_tables.findings_table([WAITING, AHEAD]))
-    assert (first["reason"], first["about"], first["detail"]) == (
-        "ledger_ahead_of_exchange",
-        "trade t-9, AAPL, row ord-9",
-        "row 10, order 8, order_parity",
-    )
-    assert first["what_to_do"].startswith("The row says more than the exchange executed")
-    assert (second["reason"], second["about"]) == ("awaiting_confirmation", "trade t-3, MSFT")
+    assert (first["about"], first["detail"]) == ("trade t-9, AAPL, row ord-9", "row 10, order 8, order_parity")
+    assert first["what_to_do"].startswith("ledger_ahead_of_exchange: The row says more than the exchange executed")
+    assert (second["what_to_do"].partition(":")[0], second["about"]) == ("awaiting_confirmation", "trade t-3, MSFT")
 
 
 def test_trades_that_nothing_proves_stand_with_what_waits_for_a_person():
@@ -173,11 +169,11 @@ def test_trades_that_nothing_proves_stand_with_what_waits_for_a_person():
         ),
     )
     found = shown(outcome(made))["needs_a_person"]
-    assert [(row["about"], row["reason"], row["detail"]) for row in found] == [
+    assert [(row["about"], row["what_to_do"].partition(": ")[0], row["detail"]) for row in found] == [
         ("trade t-9, AAPL, row ord-9", "ledger_ahead_of_exchange", "row 10, order 8, order_parity"),
         ("trade t-7, ETH/USD", "exchange_not_flat:0.5", "exit_backfill"),
     ]
-    assert all(row["what_to_do"] not in {"", cycle_remedies.SEE_RUNBOOK} for row in found)
+    assert [row for row in found if row["what_to_do"].endswith((": ", cycle_remedies.SEE_RUNBOOK))] == []
 
 
 def test_trades_out_of_line_show_both_sides_the_count_and_the_cause_the_quarantined_first():
@@ -190,7 +186,7 @@ def test_trades_out_of_line_show_both_sides_the_count_and_the_cause_the_quaranti
         ("t-2 AAPL", "-3 / 1", "unknown", "quarantined, 3 confirmations since 2026-11-20 22:00:00 UTC"),
         ("t-1 AAPL", "10 / 0", "100.00", "waiting, 2 confirmations since 2026-11-20 22:00:00 UTC"),
     ]
-    assert found[1]["what_to_do"].startswith("Looks like: closed by hand. ")
+    assert found[1]["what_to_do"].startswith("awaiting_confirmation: Looks like closed by hand. ")
 
 
 def test_a_trade_out_of_line_is_not_listed_again_under_the_findings():

@@ -66,10 +66,8 @@ _PARITY: Final[dict[str, str]] = {
     ParityReason.CLOSES: "Nothing: this cycle closes it; in a dry run, RECON_POSITION_PARITY_DRY_RUN=false would.",
     POSITION_WITHOUT_TRADE: "The account holds what no trade explains: opened by hand or by another program, or its "
     "entry is lost.",
-    WatchdogReason.TRIGGERED: "Resolve the trades under trades_out_of_line, the largest first. Trading resumes by "
-    "itself once the cycles are clean.",
-    WatchdogReason.CAPITAL_UNKNOWN: "The watchdog can't judge: set the profile's allocated capital in the table profiles.",
-    WatchdogReason.PRICE_UNKNOWN: "The watchdog can't judge: an open trade has no entry price. Correct its entry rows.",
+    f"watchdog_{WatchdogReason.CAPITAL_UNKNOWN}": "The watchdog can't judge: set the profile's allocated capital in the table profiles.",
+    f"watchdog_{WatchdogReason.PRICE_UNKNOWN}": "The watchdog can't judge: an open trade has no entry price. Correct its entry rows.",
     Reason.POSITION_UNKNOWN: "The position could not be read: the next cycle reads again.",
 }
 _ORDERS: Final[dict[str, str]] = {

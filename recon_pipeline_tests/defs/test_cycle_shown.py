@@ -340,7 +340,14 @@ def test_a_pause_that_a_person_set_leaves_the_watchdog_quiet():
     ("where", "words"),
     [
         (Stage.ORDER_PARITY, [*OrderReason, RECORDED_ELSEWHERE]),
-        (Stage.POSITION_PARITY, [*ParityReason, *RowDefect, POSITION_WITHOUT_TRADE]),
+        (
+            Stage.POSITION_PARITY,
+            [*ParityReason, *RowDefect, POSITION_WITHOUT_TRADE, "watchdog_capital_unknown", "watchdog_price_unknown"],
+        ),
+        (
+            Stage.ORDER_COVERAGE,
+            ["ambiguous_owner", "contradictory_owner", *cycle_remedies.FINDINGS[Stage.ORDER_COVERAGE]],
+        ),
         (Stage.READING, [OVER_EXIT, WITHOUT_ID, WITHOUT_TRADE, WITHOUT_STATUS, RECORDED_ELSEWHERE, *RowDefect]),
     ],
 )

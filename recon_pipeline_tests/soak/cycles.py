@@ -39,15 +39,14 @@ UNREADABLE = "exchange"
 """Stage of a failure that says that the account could not be read: that is not a step that failed."""
 
 
-def policy(lookback_hours: float) -> CyclePolicy:
+def policy(lookback_hours: float, coverage_inserts: int) -> CyclePolicy:
     """Everything that writes writes."""
     lookback_ms = int(lookback_hours * HOUR_MS)
     return CyclePolicy(
         exit_backfill=ExitBackfillPolicy(enabled=True, require_pause=False, lookback_ms=lookback_ms),
         exit_backfill_dry_run=False,
         order_parity=OrderParityPolicy(dry_run=False),
-        # Few a cycle, so that the exit backfill gets to some of them first and the coverage supersedes its rows.
-        order_coverage=OrderCoveragePolicy(dry_run=False, max_inserts=2),
+        order_coverage=OrderCoveragePolicy(dry_run=False, max_inserts=coverage_inserts),
         sub_tag_repair=SubTagRepairPolicy(dry_run=False),
         position_parity=PositionParityPolicy(dry_run=False, lookback_ms=lookback_ms),
     )
@@ -62,11 +61,14 @@ class Place:
     account_ids: tuple[str, ...]
     profile_ids: tuple[str, ...]
     lookback_hours: float
+    coverage_inserts: int
 
     @classmethod
     def of(cls, world: World) -> Place:
         names = tuple(profile.profile_id for profile in world.profiles)
-        return cls(world.database_url, world.sim.url, tuple(world.account_ids), names, world.plan.lookback_hours)
+        plan = world.plan
+        accounts = tuple(world.account_ids)
+        return cls(world.database_url, world.sim.url, accounts, names, plan.lookback_hours, plan.coverage_inserts)
 
 
 @dataclass
@@ -113,7 +115,7 @@ class Scheduler:
                 run_cycle(
                     self.place.profile_ids,
                     ports=ports,
-                    policy=policy(self.place.lookback_hours),
+                    policy=policy(self.place.lookback_hours, self.place.coverage_inserts),
                     run_id=run_id,
                     now=lambda: moment(now_ms),
                     new_id=lambda: str(uuid5(NAMESPACE_OID, f"{run_id}:{next(numbers)}")),

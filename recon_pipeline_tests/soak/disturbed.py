@@ -18,6 +18,7 @@ from typing import Any
 import psycopg
 
 from recon_pipeline.cycle.outcome import ProfileCycle
+from recon_pipeline.cycle.running import LEASE_HELD
 from recon_pipeline.sandbox.exchange import FaultKind
 from recon_pipeline_tests.soak.cycles import Log, Place, Scheduler, arm, names_of
 from recon_pipeline_tests.soak.driver import World
@@ -40,7 +41,10 @@ class TwoAtOnce:
 
     def __init__(self, world: World, after: Callable[[int], None]) -> None:
         self.log = Log()
-        self.both_worked = 0
+        self.took_over = 0
+        """cycles in which the second scheduler took the leases of the first"""
+        self.kept_out = 0
+        """cycles in which one of them found leases taken"""
         self._rng = random.Random(f"{world.plan.seed}:two")
         self._schedulers = [Scheduler(Place.of(world)), Scheduler(Place.of(world))]
         self._after = after
@@ -59,17 +63,27 @@ class TwoAtOnce:
         threads = [threading.Thread(target=work, args=(who,)) for who in (0, 1)]
         threads[0].start()
         if number % 2:
-            time.sleep(self._rng.uniform(0.02, 0.6))
+            self._wait_for_leases(world, f"cycle-{number}-0", threads[0])
+            time.sleep(self._rng.uniform(0, 0.5))
             expire_leases(world)
         threads[1].start()
         for thread in threads:
             thread.join()
         if failed:
             raise failed[0]
-        worked = [[cycle for cycle in told if cycle.report.processed] for told in outcomes.values()]
-        self.both_worked += all(worked)
+        worked = [[cycle for cycle in outcomes[who] if cycle.report.processed] for who in (0, 1)]
+        self.took_over += bool(number % 2 and worked[1])
+        self.kept_out += any(cycle.report.skipped_reason == LEASE_HELD for told in outcomes.values() for cycle in told)
         self.log.took([cycle for told in worked for cycle in told], number)
         self._after(number)
+
+    def _wait_for_leases(self, world: World, owner: str, holder: threading.Thread) -> None:
+        deadline = time.monotonic() + CHILD_SECONDS
+        while not world.ledger.rows("SELECT 1 FROM recon.leases WHERE owner = %s", owner):
+            assert time.monotonic() < deadline, "the first scheduler takes no lease"
+            if not holder.is_alive():
+                return
+            time.sleep(0.002)
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,8 @@ class Plan:
     """... for so many cycles, five minutes apart"""
     lookback_hours: float = 168.0
     """of the evidence: 72 in production, where a cycle runs every five minutes and not every other day"""
+    coverage_inserts: int = 2
+    """a cycle and profile; few, so that the exit backfill gets to some orders first and the coverage supersedes its rows"""
     trades_per_day: float = 0.7
     """of each bot"""
     trouble: float = 0.3

@@ -13,7 +13,16 @@ from recon_pipeline_tests.soak.report import report
 from recon_pipeline_tests.soak.verdict import judge_end
 
 ONE_ACCOUNT = tuple(profile for profile in cast() if profile.account_id == "mixed")
-PLAN = Plan(seed=23, days=5, gap_hours=14, trades_per_day=2, trouble=0, by_hand_per_week=3, profiles=ONE_ACCOUNT)
+PLAN = Plan(
+    seed=23,
+    days=5,
+    gap_hours=14,
+    coverage_inserts=50,  # a cycle that is run twice inserts twice as many: the limit would make a difference
+    trades_per_day=2,
+    trouble=0,
+    by_hand_per_week=3,
+    profiles=ONE_ACCOUNT,
+)
 
 
 def lived(postgres, runner_class) -> tuple:
@@ -40,7 +49,8 @@ def test_two_schedulers_at_once_even_where_one_loses_its_leases_end_in_the_undis
     runner, checker, verdict, text = lived(postgres, TwoAtOnce)
     assert checker.wrong == [], text
     assert verdict.picture == undisturbed.picture, text
-    assert runner.both_worked > 0
+    assert runner.took_over > 0
+    assert runner.kept_out > 0
 
 
 def test_kill_9_at_any_moment_and_the_cycle_again_end_in_the_undisturbed_ledger(postgres, undisturbed):

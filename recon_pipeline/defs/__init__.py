@@ -4,8 +4,17 @@ Here: how a run is launched, what it shows, and in which order the layers below 
 trades (``domain``), any reading or writing of the bots' tables (``ledger``, ``apply``), and any environment variable
 (``settings``). The wiring of everything is ``recon_pipeline.definitions``.
 
-Modules: ``partitions``, ``resources`` (what a run gets from outside), ``snapshots`` (Parquet), ``catalogue`` (every asset and
-check with its description), ``shard_run`` (one shard of profiles from reading to outcome, without Dagster),
-``presentation`` and ``tables`` (outcomes as an operator reads them), ``remedies`` (what to do about it), ``checks``,
-``exit_backfill`` (the assets and their jobs), ``control`` (rollback, pause, resume, stuck batches), ``schedules``, ``sensors``.
+Modules: ``partitions``, ``resources`` (what a run gets from outside), ``snapshots`` and ``stages`` (Parquet), ``reconciliation``
+(the one step that makes every asset, and the job of the cycle), ``reporting`` (what all its runs have in common), ``control``
+(rollback, pause, resume, stuck batches), ``schedules``, ``sensors``, ``alerts``, ``boards`` (all profiles on one page).
+
+The exit backfill and the cycle are split alike:
+
+=============== ================ ===================== ================= =================== ============
+catalogue       run, no Dagster  presentation, tables  checks            remedies            events
+=============== ================ ===================== ================= =================== ============
+catalogue       shard_run        presentation, tables  checks            remedies            exit_backfill
+cycle_catalogue cycle_run        cycle_presentation,   cycle_checks      cycle_remedies      cycle_events
+                                 cycle_tables
+=============== ================ ===================== ================= =================== ============
 """

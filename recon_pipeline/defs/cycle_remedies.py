@@ -33,11 +33,10 @@ SKIPPED: Final[dict[str, str]] = {
     "evidence_incomplete": "The exchange could not be read completely, so nothing is concluded from it. The next cycle reads "
     "again; if it stays, evidence_reasons below says why.",
     "pause_required": "The backfill wants trading to be paused. Leave it, or pause_trading and launch reconcile again.",
+    "exchange_position_unknown": "The positions could not be read: the next cycle reads again.",
+    "unsupported_column": "The table orders has no column sub_tag: add it, or set ENABLE_RECON_SUB_TAG_REPAIR=false.",
     remedies.LEASE_HELD: "Another run works on the profile: the next cycle takes it. If it stays, operations_board names "
     "the holder.",
-    "unsupported": "The table orders has no column sub_tag: add it, or set ENABLE_RECON_SUB_TAG_REPAIR=false.",
-    "exchange": "The account could not be read: its keys and address (`recon doctor`), or the exchange. The next cycle reads "
-    "again.",
 }
 _PARITY: Final[dict[str, str]] = {
     ParityReason.OVER_EXIT: "Its exits are more than its entries: find the exit that is recorded twice, or the entry "
@@ -66,8 +65,10 @@ _PARITY: Final[dict[str, str]] = {
     ParityReason.CLOSES: "Nothing: this cycle closes it; in a dry run, RECON_POSITION_PARITY_DRY_RUN=false would.",
     POSITION_WITHOUT_TRADE: "The account holds what no trade explains: opened by hand or by another program, or its "
     "entry is lost.",
-    f"watchdog_{WatchdogReason.CAPITAL_UNKNOWN}": "The watchdog can't judge: set the profile's allocated capital in the table profiles.",
-    f"watchdog_{WatchdogReason.PRICE_UNKNOWN}": "The watchdog can't judge: an open trade has no entry price. Correct its entry rows.",
+    f"watchdog_{WatchdogReason.CAPITAL_UNKNOWN}": "The watchdog can't judge: set the profile's allocated capital in "
+    "the table profiles.",
+    f"watchdog_{WatchdogReason.PRICE_UNKNOWN}": "The watchdog can't judge: an open trade has no entry price. "
+    "Correct its entry rows.",
     Reason.POSITION_UNKNOWN: "The position could not be read: the next cycle reads again.",
 }
 _ORDERS: Final[dict[str, str]] = {

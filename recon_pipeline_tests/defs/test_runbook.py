@@ -10,8 +10,12 @@ import pytest
 
 from recon_pipeline import domain
 from recon_pipeline.apply import RefusedReason
+from recon_pipeline.apply.outcomes import Postponed
 from recon_pipeline.definitions import defs
-from recon_pipeline.defs import catalogue, remedies
+from recon_pipeline.defs import catalogue, cycle_catalogue, cycle_remedies, remedies
+from recon_pipeline.defs.boards import EVERY_PROFILE_LATELY
+from recon_pipeline.defs.cycle_presentation import metadata_of
+from recon_pipeline.domain.corrections import EventType
 from recon_pipeline.domain.rollback import Refusal
 from recon_pipeline.domain.terms import (
     Decision,
@@ -23,12 +27,15 @@ from recon_pipeline.domain.terms import (
     SkippedReason,
 )
 from recon_pipeline.ledger.statements import statements
+from recon_pipeline_tests.defs.cycles import cycle, outcome
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 RUNBOOK = CHECKOUT / catalogue.RUNBOOK
 TEXT = RUNBOOK.read_text(encoding="utf-8")
 CODE = set(re.findall(r"`([^`\n]+)`", TEXT))
 WORDS = {word for code in CODE for word in re.split(r"[:,\s]", code)}
+DIVERGENCE = (CHECKOUT / cycle_catalogue.RUNBOOK).read_text(encoding="utf-8")
+DIVERGENCE_WORDS = {word for code in re.findall(r"`([^`\n]+)`", DIVERGENCE) for word in re.split(r"[:,\s]", code)}
 
 
 @pytest.mark.parametrize(
@@ -40,10 +47,49 @@ def test_every_word_that_the_pipeline_answers_with_is_explained(terms: type[StrE
 
 def test_every_check_and_every_job_occurs():
     assert [check.name for check in catalogue.CHECKS if check.name not in WORDS] == []
+    everywhere = TEXT + DIVERGENCE
     jobs = [name for name in defs.get_repository_def().job_names if not name.startswith("__")]
-    assert [name for name in jobs if name not in TEXT] == []
+    assert [name for name in jobs if name not in everywhere] == []
     automation = [*defs.get_repository_def().sensor_defs, *defs.get_repository_def().schedule_defs]
-    assert [found.name for found in automation if found.name not in TEXT] == []
+    assert [found.name for found in automation if found.name not in everywhere] == []
+
+
+def test_the_runbook_of_the_cycle_knows_every_check_asset_and_plotted_number_that_it_sends_people_to():
+    checks = [check.name for check in cycle_catalogue.CHECKS] + [EVERY_PROFILE_LATELY]
+    assert [
+        name for name in (*checks, *cycle_catalogue.CYCLE_KEYS, cycle_catalogue.BOARD_KEY) if name not in DIVERGENCE
+    ] == []
+    shown = metadata_of(outcome(cycle()), cycle_catalogue.REPORT_KEY, dashboard_url="", location="", run_id="")
+    symptoms = re.findall(r"^\| `([a-z_]+)` (?:>|is|grows)", DIVERGENCE, re.MULTILINE)
+    assert len(symptoms) > 8
+    assert [name for name in symptoms if name not in shown] == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(list(words) for words in cycle_remedies.FINDINGS.values()),
+        list(cycle_remedies.ROOT_CAUSES),
+        list(cycle_remedies.SKIPPED),
+        list(Postponed),
+        list(EventType),
+    ],
+    ids=lambda words: str(words[0]),
+)
+def test_the_runbook_of_the_cycle_explains_every_word_that_the_ui_shows(words: list[str]):
+    both = DIVERGENCE_WORDS | WORDS
+    assert [str(word) for word in words if str(word) not in both] == []
+
+
+def test_every_setting_of_the_cycle_stands_in_its_runbook_with_its_default():
+    """By the fields' own documentation, which begins with the setting's name."""
+    source = (CHECKOUT / "recon_pipeline" / "domain" / "cycle_policy.py").read_text(encoding="utf-8")
+    settings = set(re.findall(r'"""``([A-Z_]+)``', source)) - {
+        "RECON_EXIT_BACKFILL_DUST_ABS_QTY",
+        "RECON_EXIT_BACKFILL_CRYPTO_FEE_BPS",
+    }
+    assert len(settings) > 20
+    assert [name for name in sorted(settings) if name not in DIVERGENCE_WORDS] == []
 
 
 def test_every_setting_of_the_exit_backfill_occurs_with_a_name_that_is_read():
@@ -69,12 +115,16 @@ def test_the_invariants_are_numbered_as_in_the_domain():
     assert [name for _, name in numbers][:7] == [name for _, name in in_domain][:7]
 
 
-def test_links_within_the_runbook_lead_somewhere():
-    anchors = {
-        re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-")
-        for title in re.findall(r"^#+ (.+)$", TEXT, re.MULTILINE)
-    }
-    assert [link for link in re.findall(r"\]\(#([^)]+)\)", TEXT) if link not in anchors] == []
+def anchors(text: str) -> set[str]:
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^a-z0-9 _-]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("text", [TEXT, DIVERGENCE], ids=["exit_backfill", "divergence"])
+def test_links_within_the_runbook_lead_somewhere(text: str):
+    assert [link for link in re.findall(r"\]\(#([^)]+)\)", text) if link not in anchors(text)] == []
+    across = re.findall(r"\]\(exit_backfill\.md#([^)]+)\)", text)
+    assert [link for link in across if link not in anchors(TEXT)] == []
 
 
 @pytest.mark.parametrize("reason", [*Reason, *RowDefect])

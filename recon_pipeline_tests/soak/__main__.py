@@ -69,7 +69,7 @@ def main() -> int:
                     checker = Checker(living)
                     runner = RUNNERS[how](living, checker.after_cycle)
                     living.live(runner)
-                    verdict = judge_end(living, runner.log.names)
+                    verdict = judge_end(living, runner.log.names, runner.log.ever)
                     print(f"--- {how}\n{report(living, checker, runner.log, verdict)}")
                 print(f"{time.perf_counter() - began:.0f} s", flush=True)
                 postgres.drop(url)

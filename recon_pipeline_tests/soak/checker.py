@@ -221,9 +221,24 @@ class Checker:
 
 
 def is_evident(world: World, fact: Fact) -> bool:
-    """Whether the exchange says whose order it is: its own marks, and a trade that some mark spells out."""
+    """Whether the exchange says whose order it is: its own marks, and an entry whose mark spells the trade out.
+
+    A client order id alone is not clear where the profile's id begins with a sibling's: ``bytelyst-a-b-t`` may be trade ``b-t``
+    of ``a``. The trade of an entry that nobody wrote down is then nobody's.
+    """
     trade = fact.intent.trade
-    spelt = any(told.intent.evident and trade.trade_id in told.client_order_id for told in world.truth.of_trade(trade))
+    unclear = any(
+        trade.profile.profile_id.startswith(f"{other.profile_id}-")
+        for other in world.profiles
+        if other.account_id == trade.profile.account_id
+    )
+    spelt = any(
+        told.intent.evident
+        and trade.trade_id in told.client_order_id
+        and (not unclear or world.truth.order(told.order_id).subtag)
+        for told in world.truth.of_trade(trade)
+        if told.intent.action == "ENTRY"
+    )
     return fact.intent.evident and spelt
 
 

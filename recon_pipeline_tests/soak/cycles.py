@@ -150,11 +150,15 @@ class Log:
     seconds: list[float] = field(default_factory=list)
     calls: list[int] = field(default_factory=list)
     names: list[Name] = field(default_factory=list)
+    """of the last cycle"""
+    ever: dict[Name, None] = field(default_factory=dict)
+    """of any cycle: what is older than the look-back is not named again"""
     failures: list[str] = field(default_factory=list)
     incomplete: int = 0
 
     def took(self, cycles: Sequence[ProfileCycle], number: int) -> None:
         self.names = names_of(cycles)
+        self.ever.update(dict.fromkeys(self.names))
         for cycle in cycles:
             told = [cycle.failure, *(stage.failure for stage in cycle.stages.values())]
             self.failures += [

@@ -171,6 +171,7 @@ class Killed:
         self._longest[False] = max(12, told[0])
         names: list[Name] = told[1]
         self.log.names = names
+        self.log.ever.update(dict.fromkeys(names))
         self.log.failures += [f"cycle {number} {failure}" for failure in told[2]]
         self.after(number)
 

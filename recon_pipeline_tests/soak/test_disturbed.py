@@ -32,7 +32,7 @@ def lived(postgres, runner_class) -> tuple:
             checker = Checker(made)
             runner = runner_class(made, checker.after_cycle)
             made.live(runner)
-            verdict = judge_end(made, runner.log.names)
+            verdict = judge_end(made, runner.log.names, runner.log.ever)
             return runner, checker, verdict, report(made, checker, runner.log, verdict)
     finally:
         postgres.drop(url)

@@ -30,7 +30,7 @@ def lived(plan: Plan, database_url: str) -> Life:
         checker = Checker(made)
         runner = Alone(made, checker.after_cycle)
         made.live(runner)
-        verdict = judge_end(made, runner.log.names)
+        verdict = judge_end(made, runner.log.names, runner.log.ever)
         return Life(checker, runner.log, verdict, report(made, checker, runner.log, verdict))
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from recon_pipeline_tests.soak.cast import HOUR_MS
 from recon_pipeline_tests.soak.checker import book_problems, is_evident
 from recon_pipeline_tests.soak.driver import World
 from recon_pipeline_tests.soak.rows import BACKFILL, COUNTING, SYNTHETIC, RowReader, executed_of
@@ -53,8 +55,8 @@ class Verdict:
     picture: dict[str, list[str]] = field(default_factory=dict)
 
 
-def judge_end(world: World, names: list[Name]) -> Verdict:
-    """Compare the whole ledger with the truth."""
+def judge_end(world: World, names: list[Name], ever: Iterable[Name] = ()) -> Verdict:
+    """Compare the whole ledger with the truth. ``names`` are the last cycle's, ``ever`` those of any."""
     names = [*names, *_named_by_synthetic_exits(world)]
     verdict = Verdict()
     reader = RowReader(world.truth)
@@ -70,7 +72,9 @@ def judge_end(world: World, names: list[Name]) -> Verdict:
         verdict.orders += 1
         if represented[fact.order_id] != fact.executed:
             what = f"{fact.intent.action}: {represented[fact.order_id]} in the ledger, {fact.executed} executed"
-            _difference(verdict, _difference_of(fact, what, names), evident=is_evident(world, fact))
+            gone = (fact.executed_ms or 0) < world.now_ms - world.plan.lookback_hours * HOUR_MS
+            told = [*names, *ever] if gone else names
+            _difference(verdict, _difference_of(fact, what, told), evident=is_evident(world, fact))
     for trade in world.truth.trades.values():
         verdict.trades += 1
         _judge_trade(verdict, world, trade, rows.get(trade.key, []), names)

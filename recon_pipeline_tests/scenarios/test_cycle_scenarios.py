@@ -42,6 +42,7 @@ SHOWN_ELSEWHERE = [name for name, scenario in SCENARIOS.items() if "shown_by" in
 REFUSED = [name for name, scenario in SCENARIOS.items() if "error" in scenario]
 IN_FULL = ("changes", "findings", "look_ups")
 SUBSETS = ("counts", "skipped", "proposed", "watchdog", "postponed")
+STAGE_OF = {"orders": "order_parity", "coverage": "order_coverage", "heartbeat": "position_parity"}
 DEFECTS = {4, 6, 7, 15, 16, 24, 25, 26, 27, 28, 29, 30}
 """Those that the cycle around the exit backfill has, or has as well."""
 MEDIUM = {
@@ -124,7 +125,7 @@ def test_the_sources_rule_does_what_the_scenario_says_and_not_what_we_do(name: s
             "quantity": change["values"].get("executed") or change["values"].get("filled_qty") or "0",
         }
         for change in played(name)[1][0][1]["changes"]
-        if "status" in change["values"]
+        if change["stage"] == STAGE_OF[source["rule"]] and "status" in change["values"]
     ]
     for change, call in zip(ours, calls, strict=False):
         # An update leaves the row's action and trade alone; a call that names none would only be less.

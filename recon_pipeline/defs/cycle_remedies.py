@@ -57,6 +57,8 @@ _PARITY: Final[dict[str, str]] = {
     "see what blocks it.",
     ParityReason.UNBOOKED: "An order of it executed what nothing represents: order_coverage or the exit backfill "
     "books it first.",
+    ParityReason.UNCLEAR: "An execution on its exit side names the profile but not one trade: decide whose it is (order_coverage "
+    "shows its keys), and correct the trade.",
     ParityReason.NO_PRICE: "No entry price is known: close it by hand.",
     ParityReason.PREVIOUSLY_REVERTED: "Its synthetic exit was canceled: by later evidence, or by hand. Close it by "
     "hand if it is gone.",

@@ -98,6 +98,7 @@ def free_executions(evidence: pd.DataFrame, ownership: pd.DataFrame) -> dict[Sym
                 side=row.side,
                 free_e9=int(row.executed_e9 - row.represented_e9),
                 executed_at_ms=int(row.executed_at_ms),
+                named_profiles=() if owner is None else tuple(owner.named_profiles),
             )
         )
     return found

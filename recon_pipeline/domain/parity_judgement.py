@@ -14,6 +14,7 @@ from recon_pipeline.domain.attribution import TradeKey
 from recon_pipeline.domain.corrections import Finding, OrderChange, Stage
 from recon_pipeline.domain.cycle_policy import PositionParityPolicy
 from recon_pipeline.domain.instants import iso_ms
+from recon_pipeline.domain.order_keys import Kind
 from recon_pipeline.domain.parity_facts import LiveOrders, SymbolKey, Tagged, TradeTags
 from recon_pipeline.domain.quantities import EPSILON_E9, decimal_text, decimal_text_e9
 from recon_pipeline.domain.remainders import notional
@@ -27,6 +28,7 @@ from recon_pipeline.domain.synthetic_exits import (
     order_id_of,
     synthetic_exit,
 )
+from recon_pipeline.domain.terms import opposite
 
 
 @dataclass(frozen=True)
@@ -197,11 +199,22 @@ def _speaks_against(
         (around.live.block(balance.account_id, balance.token, key), ParityReason.PENDING),
         (key in around.waiting, ParityReason.EVIDENCE_WAITING),
         (any((order.profile_id, order.trade_id) == key for order in free), ParityReason.UNBOOKED),
+        (any(_may_be_its_exit(order, trade) for order in free), ParityReason.UNCLEAR),
         (trade.entry_price is None, ParityReason.NO_PRICE),
         (synthetic == "canceled", ParityReason.PREVIOUSLY_REVERTED),
         (synthetic not in {None, "canceled"}, ParityReason.ALREADY_EXISTS),
     )
     return tuple(reason.value for holds, reason in checks if holds)
+
+
+def _may_be_its_exit(order: FreeExecution, trade: Any) -> bool:
+    """Whether an execution that nothing represents may be the trade's exit: its keys mean the profile, and no one trade.
+
+    What names nobody at all is no claim: positions closed by hand are what a synthetic exit is for.
+    """
+    claimed = order.profile_id == trade.profile_id or trade.profile_id in order.named_profiles
+    on_exit_side = order.side == opposite(trade.entry_side)
+    return claimed and order.kind != Kind.OWNED and on_exit_side and order.executed_at_ms >= int(trade.first_entry_ms)
 
 
 def _signature(trade: Any, balance: Balance) -> str:

@@ -67,6 +67,8 @@ class FreeExecution:
     side: str
     free_e9: int
     executed_at_ms: int
+    named_profiles: tuple[str, ...] = ()
+    """every profile that its keys may mean"""
 
     @property
     def signed_e9(self) -> int:

@@ -41,6 +41,8 @@ class ParityReason(StrEnum):
     """the exit backfill proposes, holds back or blocks evidence for it"""
     UNBOOKED = "unbooked_execution"
     """an order of the trade executed quantity that nothing in the ledger represents: that is booked first"""
+    UNCLEAR = "unclear_execution"
+    """an execution on its exit side names its profile, and not which trade: a person says whose it is"""
     NO_PRICE = "no_price"
     PREVIOUSLY_REVERTED = "previously_reverted"
     """its synthetic exit is there, canceled"""
@@ -57,6 +59,7 @@ QUARANTINED: Final = frozenset(
         ParityReason.UNDECIDABLE.value,
         ParityReason.CONTRADICTORY.value,
         ParityReason.UNATTRIBUTED.value,
+        ParityReason.UNCLEAR.value,
         *(defect.value for defect in RowDefect),
     }
 )

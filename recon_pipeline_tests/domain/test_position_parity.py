@@ -367,6 +367,26 @@ def test_a_trade_whose_own_execution_is_not_booked_waits_for_it(side: str) -> No
     assert plan.changes == ()
 
 
+@pytest.mark.parametrize(
+    ("keys", "quarantined"),
+    [
+        ({"client_order_id": "bytelyst-p1-t1-exit", "subtag": "bytelyst:p1:t2"}, True),
+        ({"client_order_id": "by-the-bot", "subtag": "bytelyst:p1"}, True),
+        ({"client_order_id": "bytelyst-p1-t1-exit", "subtag": "bytelyst:p1:t2", "side": "buy"}, False),
+        ({"client_order_id": "sold-by-hand"}, False),
+    ],
+)
+def test_an_execution_that_names_the_profile_but_no_one_trade_quarantines_it(
+    keys: dict[str, str], quarantined: bool
+) -> None:
+    other = (bought("t2"), sold("t2", "10"))
+    book = GHOST.but(orders=(executed(qty="10", **keys),))
+    plan = book.but(rows=(*book.rows, *other)).cycles(3)
+    assert reasons(plan) == {"t1": "unclear_execution" if quarantined else "synthetic_exit"}
+    assert len(plan.changes) == (0 if quarantined else 1)
+    assert list(plan.states["quarantined"]) == [quarantined]
+
+
 def test_an_execution_that_the_ledger_represents_keeps_nothing_open() -> None:
     order = executed(qty="4", client_order_id="bytelyst-p1-t1-exit")
     (change,) = Book((bought(), sold(order_id="x1")), orders=(order,)).cycles(3).changes

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from recon_pipeline_tests.scenarios.test_scenarios import SCENARIOS
+from recon_pipeline_tests.scenarios.test_cycle_scenarios import SCENARIOS as CYCLES
+from recon_pipeline_tests.scenarios.test_scenarios import SCENARIOS as BOOKS
 
+SCENARIOS = {**BOOKS, **CYCLES}
 PAGE = (Path(__file__).parents[2] / "docs" / "deviations.md").read_text(encoding="utf-8")
 ROWS = [line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith(("| the source", "| ---"))]
 NAMED = [name for row in ROWS for name in re.findall(r"`((?:defect|medium|rule|settled)_\w+)`", row)]
@@ -23,6 +25,10 @@ def test_every_row_names_a_scenario() -> None:
 @pytest.mark.parametrize("name", sorted(set(NAMED)))
 def test_a_scenario_that_the_page_names_exists(name: str) -> None:
     assert name in SCENARIOS
+
+
+def test_no_cycle_has_the_name_of_a_book() -> None:
+    assert not set(BOOKS) & set(CYCLES)
 
 
 def test_every_defect_of_the_source_is_on_the_page() -> None:

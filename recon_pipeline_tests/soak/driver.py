@@ -33,7 +33,7 @@ from recon_pipeline_tests.soak.truth import Truth
 CYCLE_MS = 5 * MINUTE_MS
 THIN = {"AVAX/USD": (3, 2400), "AMD": (4, 1500), "BTC/USD": (2, 900), "AAPL": (3, 5400)}
 LAST_SHOP_DAYS = 4
-SETTLING_CYCLES = 6
+SETTLING_CYCLES = 5
 KEY = "PK-{}"
 SECRET = "secret-of-{}"
 

@@ -41,7 +41,7 @@ ONE = f"order_id = (SELECT order_id FROM orders WHERE {FILLED} ORDER BY order_id
     [
         (f"DELETE FROM orders WHERE {ONE}", "deleted"),
         (f"UPDATE orders SET qty = qty + 1, quantity = qty + 1, filled_qty = qty + 1 WHERE {ONE}", "is true"),
-        (f"UPDATE orders SET qty = qty / 2, quantity = qty / 2, filled_qty = qty / 2 WHERE {ONE}", "was never"),
+        (f"UPDATE orders SET qty = qty / 7, quantity = qty / 7, filled_qty = qty / 7 WHERE {ONE}", "was never"),
         (f"UPDATE orders SET status = 'canceled' WHERE {ONE}", "only 0 of"),
         (f"UPDATE orders SET trade_id = 't-999' WHERE {ONE}", "changed trade_id"),
         (f"UPDATE orders SET side = 'hold' WHERE {ONE}", "changed side"),

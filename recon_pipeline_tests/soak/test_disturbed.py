@@ -15,8 +15,8 @@ from recon_pipeline_tests.soak.verdict import judge_end
 ONE_ACCOUNT = tuple(profile for profile in cast() if profile.account_id == "mixed")
 PLAN = Plan(
     seed=23,
-    days=5,
-    gap_hours=14,
+    days=4,
+    gap_hours=15,
     coverage_inserts=50,  # a cycle that is run twice inserts twice as many: the limit would make a difference
     trades_per_day=2,
     trouble=0,

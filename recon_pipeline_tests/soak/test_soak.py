@@ -12,7 +12,7 @@ from recon_pipeline_tests.soak.driver import Plan, world
 from recon_pipeline_tests.soak.report import report
 from recon_pipeline_tests.soak.verdict import Verdict, judge_end
 
-MONTH = Plan(seed=7)
+MONTH = Plan(seed=7, gap_hours=48)
 
 
 @dataclasses.dataclass

@@ -6,7 +6,6 @@ profile's failure is its outcome and never stops the others. Not here: any rule 
 Order in an apply: leases first, then the reading, so that nobody else changes a profile between its plan and its apply.
 """
 
-import json
 import logging
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,8 @@ import pandas as pd
 
 from recon_pipeline.apply import ApplyResult, BatchVerification, RecordedPlan, apply_plan, record_plan, verify_batch
 from recon_pipeline.apply.outcomes import ApplyState
-from recon_pipeline.apply.records import KIND, plan_document
+from recon_pipeline.apply.records import KIND
+from recon_pipeline.cycle.backfill import record_if_new
 from recon_pipeline.defs.lease_keeper import HeldLeases, holding_leases
 from recon_pipeline.defs.remedies import LEASE_HELD
 from recon_pipeline.defs.resources import AttentiveLedger, Outside
@@ -28,7 +28,7 @@ from recon_pipeline.domain.plan import ProfilePlan
 from recon_pipeline.domain.policy import ExitBackfillPolicy
 from recon_pipeline.engine import Failure, ShardPlan, ShardReading, plan_shard, read_shard
 from recon_pipeline.exchange.gateway import AccountReading
-from recon_pipeline.ledger.batches import BatchState, latest_batch, read_batch
+from recon_pipeline.ledger.batches import BatchState, latest_batch
 from recon_pipeline.ledger.database import READER, Row, connect, redact
 from recon_pipeline.ledger.evidence_store import EvidenceStore
 from recon_pipeline.ledger.reads import RUNNING, PauseState
@@ -205,28 +205,10 @@ def _record(settings: Settings, outcome: Outcome) -> Outcome:
     if outcome.skipped_reason or outcome.plan is None:
         return outcome
     try:
-        known = _on_record(settings, outcome.plan) if outcome.ask.only_changes else None
-        if known is not None:
-            return replace(outcome, recorded=RecordedPlan(known, 0, batch_recorded=False))
-        return replace(outcome, recorded=record_plan(settings.database_url, outcome.plan, run_id=outcome.ask.run_id))
+        record = record_if_new if outcome.ask.only_changes else record_plan
+        return replace(outcome, recorded=record(settings.database_url, outcome.plan, run_id=outcome.ask.run_id))
     except Exception as error:  # noqa: BLE001  one profile's failure, whatever it is, stays its own
         return replace(outcome, failure=_unexpected("audit", error, settings))
-
-
-def _on_record(settings: Settings, plan: ProfilePlan) -> str | None:
-    """The profile's newest planned batch if it says the same as the plan, whatever its id."""
-    with connect(settings.database_url, READER, "recon dry run") as connection:
-        newest = latest_batch(connection, plan.profile_id, KIND, [BatchState.PLANNED])
-        batch = (
-            None if newest is None or newest["digest"] != plan.digest else read_batch(connection, newest["batch_id"])
-        )
-    if batch is None or _comparable(batch["plan"]) != _comparable(plan_document(plan)):
-        return None
-    return str(batch["batch_id"])
-
-
-def _comparable(document: Mapping[str, object]) -> object:
-    return json.loads(json.dumps({**document, "batch_id": ""}, default=str))
 
 
 def _apply_all(

@@ -10,6 +10,7 @@ from typing import Any
 from recon_pipeline.cycle.context import ProfileProgress
 from recon_pipeline.cycle.outcome import ReconciliationReport, StageOutcome
 from recon_pipeline.domain.corrections import Finding, Stage
+from recon_pipeline.domain.order_objections import OrderReason
 from recon_pipeline.domain.plan import ProfilePlan
 from recon_pipeline.domain.position_parity import ProfileParity
 from recon_pipeline.ledger.reads import PauseState
@@ -53,6 +54,7 @@ def build_report(
         and _compared(stages, counted)
         and not progress.triggered
         and not orders.get("missing_from_exchange", 0)
+        and not rows_left_alone(stages)
     )
     confirmations = [0, *(int(n) for frame in (progress.confirmations, parity) for n in frame["confirmations"])]
     return ReconciliationReport(
@@ -96,6 +98,16 @@ def missing_in_db(stages: Mapping[Stage, StageOutcome]) -> int:
     orders, coverage = _counts(stages, Stage.ORDER_PARITY), _counts(stages, Stage.ORDER_COVERAGE)
     uncovered = int(coverage.get("missing_in_db", 0)) - int(coverage.get("inserted_rows", 0))
     return int(orders.get("missing_in_db", 0)) + max(0, uncovered)
+
+
+def rows_left_alone(stages: Mapping[Stage, StageOutcome]) -> int:
+    """Rows of orders that order parity found to differ from their order and did not correct: something speaks against it.
+
+    What is out of scope is not among them: the operator's own setting leaves it alone.
+    """
+    scope = OrderReason.OUT_OF_SCOPE.value
+    found = _stage_findings(stages, Stage.ORDER_PARITY)
+    return len({finding.order_id for finding in found if finding.order_id and finding.reason != scope})
 
 
 def as_record(report: ReconciliationReport) -> dict[str, Any]:

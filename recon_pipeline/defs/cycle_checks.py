@@ -9,6 +9,7 @@ from typing import Final
 
 import dagster as dg
 
+from recon_pipeline.cycle.reporting import rows_left_alone
 from recon_pipeline.defs import cycle_catalogue as names
 from recon_pipeline.defs import cycle_remedies, cycle_tables, tables
 from recon_pipeline.defs.checks import SAMPLE, Verdict
@@ -64,7 +65,9 @@ def _ledger_is_in_line(outcome: CycleOutcome) -> Verdict | None:
     )
     # A mismatch that was corrected in this cycle is in line by now.
     corrected = _corrected(outcome)
-    left = [(what, count - (corrected if what == "order differs" else 0)) for what, count in rows]
+    # What was written besides (a discovery, a stand-in) makes no other row equal to its order.
+    differing = max(report.mismatch_count - corrected, rows_left_alone(outcome.cycle.stages))
+    left = [(what, differing if what == "order differs" else count) for what, count in rows]
     left = [(what, count) for what, count in left if count > 0]
     count = sum(number for _, number in left)
     if not count and not unwritten:

@@ -89,3 +89,12 @@ def test_nothing_out_of_line_is_clean_and_an_incomplete_reading_is_not() -> None
     quiet.stages = {Stage.READING: StageOutcome(Stage.READING, attempted=True, findings=(finding, finding))}
     waiting = report_of(quiet)
     assert (waiting.clean, waiting.waiting_for_person, waiting.data_defects) == (False, 1, 2)
+
+
+def test_a_row_that_differs_and_waits_for_the_exchange_is_not_clean_and_one_out_of_scope_is() -> None:
+    quiet = progress()
+    quiet.stages, quiet.parity_counts, quiet.triggered = {}, ProfileParity(), False
+    for reason, clean in (("unusable_order", False), ("symbol_out_of_scope", True)):
+        finding = Finding("p1", Stage.ORDER_PARITY, reason, order_id="x1")
+        quiet.stages = {Stage.ORDER_PARITY: StageOutcome(Stage.ORDER_PARITY, attempted=True, findings=(finding,))}
+        assert report_of(quiet).clean is clean

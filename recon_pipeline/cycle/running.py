@@ -18,15 +18,14 @@ from recon_pipeline.cycle.outcome import ProfileCycle, ReconciliationReport
 from recon_pipeline.cycle.ports import CyclePorts
 from recon_pipeline.cycle.reading import split_by_account
 from recon_pipeline.cycle.reporting import as_record
-from recon_pipeline.domain.corrections import Event, EventType, Severity
 from recon_pipeline.domain.cycle_policy import CyclePolicy
+from recon_pipeline.domain.watchdog import failed_profile_event
 from recon_pipeline.engine import Failure, ShardAccounts, read_accounts
-from recon_pipeline.ledger.cycle_state import lease_holders, note_contention, read_cycle_state, save_reports
+from recon_pipeline.ledger.cycle_state import LEASE_HELD, lease_holders, note_contention, read_cycle_state, save_reports
 from recon_pipeline.ledger.database import READER, WRITER, connect, redact
 from recon_pipeline.ledger.events import raise_events
 
 _LOG = logging.getLogger(__name__)
-LEASE_HELD = "lease_held"
 
 
 def run_cycle(
@@ -119,7 +118,18 @@ def _reported(cycles: Sequence[ProfileCycle], context: CycleContext) -> Iterator
     """Save the reports of one account, raise what has to be said, and hand the cycles out."""
     contents = {cycle.profile_id: cycle.content for cycle in cycles}
     changed = _save(context.ports, [cycle.report for cycle in cycles], contents)
-    failures = [_failure_event(cycle) for cycle in cycles if cycle.report.error]
+    failures = [
+        failed_profile_event(
+            cycle.report.profile_id,
+            cycle.report.user_id,
+            cycle.report.error,
+            context.policy.watchdog,
+            account_id=cycle.report.account_id,
+            failed_steps=cycle.report.failed_stages,
+        )
+        for cycle in cycles
+        if cycle.report.error
+    ]
     if failures:
         with connect(context.ports.database_url, READER, "recon cycle") as connection:
             raise_events(connection, failures, run_id=context.run_id, now=context.began)
@@ -132,22 +142,6 @@ def _save(
 ) -> dict[str, bool]:
     with connect(ports.database_url, READER, "recon cycle") as connection:
         return save_reports(connection, [as_record(report) for report in reports], contents=contents)
-
-
-def _failure_event(cycle: ProfileCycle) -> Event:
-    report = cycle.report
-    return Event(
-        type=EventType.RECONCILIATION_DEGRADED,
-        severity=Severity.ERROR,
-        message=f"Reconciliation failed for profile {report.profile_id}: {report.error}",
-        profile_id=report.profile_id,
-        user_id=report.user_id,
-        account_id=report.account_id,
-        details={"stages": list(report.failed_stages)},
-        # The same failure every five minutes is one alert in ten: the source throttled only its skipped steps.
-        scope=f"{report.profile_id}:failed",
-        throttle_ms=600_000,
-    )
 
 
 def _failed(profile: str, account: ShardAccounts, error: Exception, context: CycleContext) -> ProfileCycle:

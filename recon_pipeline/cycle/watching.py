@@ -17,10 +17,12 @@ from recon_pipeline.cycle.reporting import missing_in_db
 from recon_pipeline.cycle.writing import LEASE_LOST
 from recon_pipeline.domain.corrections import Event, Stage
 from recon_pipeline.domain.position_parity import ProfileParity
+from recon_pipeline.domain.terms import SkippedReason
 from recon_pipeline.domain.watchdog import (
     PARITY_WATCHDOG_SOURCE,
     Pause,
     SafetyStep,
+    audit_table_missing_event,
     count_clean,
     judge_integrity,
     judge_parity,
@@ -55,6 +57,12 @@ class Watch:
                     account_id=progress.account_id,
                 )
             )
+            if outcome.skipped_reason == SkippedReason.AUDIT_TABLE_MISSING:
+                policy = self._context.policy.watchdog
+                event = audit_table_missing_event(
+                    progress.profile_id, progress.user_id, policy, account_id=progress.account_id
+                )
+                self._events.append(event)
 
     def judge_integrity(self, progress: ProfileProgress) -> None:
         """Compare what is missing and undecided with the thresholds.

@@ -15,10 +15,10 @@ from recon_pipeline.defs import cycle_remedies, cycle_tables, tables
 from recon_pipeline.defs.checks import SAMPLE, Verdict
 from recon_pipeline.defs.cycle_presentation import findings_of
 from recon_pipeline.defs.cycle_run import CycleOutcome
-from recon_pipeline.defs.remedies import LEASE_HELD
 from recon_pipeline.domain.corrections import Stage
 from recon_pipeline.domain.terms import SkippedReason
 from recon_pipeline.domain.watchdog import PARITY_WATCHDOG_SOURCE
+from recon_pipeline.ledger.cycle_state import LEASE_HELD
 
 WARN: Final = dg.AssetCheckSeverity.WARN
 

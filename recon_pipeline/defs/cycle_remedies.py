@@ -17,6 +17,7 @@ from recon_pipeline.domain.root_causes import RootCause
 from recon_pipeline.domain.synthetic_exits import ParityReason
 from recon_pipeline.domain.terms import Reason
 from recon_pipeline.domain.watchdog import WatchdogReason
+from recon_pipeline.ledger.cycle_state import LEASE_HELD
 
 SEE_RUNBOOK: Final = "See the runbook."
 
@@ -35,7 +36,7 @@ SKIPPED: Final[dict[str, str]] = {
     "pause_required": "The backfill wants trading to be paused. Leave it, or pause_trading and launch reconcile again.",
     "exchange_position_unknown": "The positions could not be read: the next cycle reads again.",
     "unsupported_column": "The table orders has no column sub_tag: add it, or set ENABLE_RECON_SUB_TAG_REPAIR=false.",
-    remedies.LEASE_HELD: "Another run works on the profile: the next cycle takes it. If it stays, operations_board names "
+    LEASE_HELD: "Another run works on the profile: the next cycle takes it. If it stays, operations_board names "
     "the holder.",
 }
 _PARITY: Final[dict[str, str]] = {

@@ -8,8 +8,8 @@ from typing import Final
 from recon_pipeline.apply import RefusedReason
 from recon_pipeline.apply.outcomes import EXPLANATIONS
 from recon_pipeline.domain.terms import Reason, RowDefect, SkippedReason
+from recon_pipeline.ledger.cycle_state import LEASE_HELD
 
-LEASE_HELD: Final = "lease_held"
 ENGINE_FAILED: Final = "failed"
 
 SKIPPED: Final[dict[str, str]] = {

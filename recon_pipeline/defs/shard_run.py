@@ -20,7 +20,6 @@ from recon_pipeline.apply.outcomes import ApplyState
 from recon_pipeline.apply.records import KIND
 from recon_pipeline.cycle.backfill import record_if_new
 from recon_pipeline.defs.lease_keeper import HeldLeases, holding_leases
-from recon_pipeline.defs.remedies import LEASE_HELD
 from recon_pipeline.defs.resources import AttentiveLedger, Outside
 from recon_pipeline.defs.snapshots import RunSnapshots
 from recon_pipeline.defs.stages import save_plan, save_reading
@@ -29,6 +28,7 @@ from recon_pipeline.domain.policy import ExitBackfillPolicy
 from recon_pipeline.engine import Failure, ShardPlan, ShardReading, plan_shard, read_shard
 from recon_pipeline.exchange.gateway import AccountReading
 from recon_pipeline.ledger.batches import BatchState, latest_batch
+from recon_pipeline.ledger.cycle_state import LEASE_HELD
 from recon_pipeline.ledger.database import READER, Row, connect, redact
 from recon_pipeline.ledger.evidence_store import EvidenceStore
 from recon_pipeline.ledger.reads import RUNNING, PauseState

@@ -170,8 +170,34 @@ def skipped_step_event(
     )
 
 
-def failed_profile_event(profile_id: str, user_id: str, message: str, *, account_id: str = "") -> Event:
-    """The alert that a profile's cycle failed; never throttled. As in 001."""
+def audit_table_missing_event(profile_id: str, user_id: str, policy: WatchdogPolicy, *, account_id: str = "") -> Event:
+    """The alert that the exit backfill can't write its audit, beside the one that it was skipped. As in 000."""
+    return Event(
+        EventType.SYSTEM_ERROR,
+        Severity.ERROR,
+        f"Reconciliation EXIT backfill aborted: audit table missing for profile {profile_id}",
+        profile_id=profile_id,
+        user_id=user_id,
+        account_id=account_id,
+        scope=f"{profile_id}:audit_table_missing",
+        throttle_ms=max(0, policy.skipped_throttle_ms),
+    )
+
+
+def failed_profile_event(
+    profile_id: str,
+    user_id: str,
+    message: str,
+    policy: WatchdogPolicy,
+    *,
+    account_id: str = "",
+    failed_steps: Iterable[str] = (),
+) -> Event:
+    """The alert that a profile's cycle, or a step of it, failed. As in 001, but throttled like a skipped step.
+
+    The source raised it every time: an exchange that is away for an hour would be twelve alerts for each profile. With
+    RECONCILIATION_SLO_ALERT_THROTTLE_MS=0 it still is.
+    """
     return Event(
         EventType.RECONCILIATION_DEGRADED,
         Severity.ERROR,
@@ -179,6 +205,9 @@ def failed_profile_event(profile_id: str, user_id: str, message: str, *, account
         profile_id=profile_id,
         user_id=user_id,
         account_id=account_id,
+        details={"stages": list(failed_steps)},
+        scope=f"{profile_id}:failed",
+        throttle_ms=max(0, policy.skipped_throttle_ms),
     )
 
 

@@ -325,6 +325,19 @@ def test_an_order_known_by_its_client_id_alone_is_found_by_a_look_up(scene: Scen
     assert cycle.stages[Stage.ORDER_PARITY].applied == ("bytelyst-p1-t3-entry",)
 
 
+def test_an_audit_table_that_takes_no_rows_skips_the_backfill_and_is_an_error_of_the_system(scene: Scene) -> None:
+    entry_and_exit(scene, exit_row=False)
+    scene.policy = replace(scene.policy, order_coverage=OrderCoveragePolicy())
+    scene.sql("ALTER TABLE reconciliation_backfill_audit DROP COLUMN metadata")
+    cycle = scene.run()["p1"]
+    assert cycle.stages[Stage.EXIT_BACKFILL].skipped_reason == "audit_table_missing"
+    assert ("SYSTEM_ERROR", "ERROR", "Reconciliation EXIT backfill aborted: audit table missing for profile p1") in (
+        scene.events()
+    )
+    assert cycle.stages[Stage.POSITION_PARITY].attempted
+    assert len(scene.sql("SELECT * FROM orders")) == 1
+
+
 def test_every_report_is_kept_with_its_counters(scene: Scene) -> None:
     entry_and_exit(scene, exit_row=False)
     scene.run(policy=scene.dry())

@@ -15,7 +15,6 @@ from recon_pipeline.defs import cycle_catalogue as names
 from recon_pipeline.defs import cycle_checks, cycle_remedies, cycle_tables
 from recon_pipeline.defs.cycle_presentation import metadata_of, summary
 from recon_pipeline.defs.cycle_run import CycleOutcome
-from recon_pipeline.defs.remedies import LEASE_HELD
 from recon_pipeline.domain.corrections import Handler, Stage
 from recon_pipeline.domain.coverage_rows import RECORDED_ELSEWHERE
 from recon_pipeline.domain.data_health import OVER_EXIT, WITHOUT_ID, WITHOUT_STATUS, WITHOUT_TRADE
@@ -27,6 +26,7 @@ from recon_pipeline.domain.terms import RowDefect, SkippedReason
 from recon_pipeline.domain.watchdog import PARITY_WATCHDOG_SOURCE
 from recon_pipeline.engine import Failure
 from recon_pipeline.exchange.gateway import AccountReading
+from recon_pipeline.ledger.cycle_state import LEASE_HELD
 from recon_pipeline_tests.defs.conftest import plain
 from recon_pipeline_tests.defs.cycles import (
     AHEAD,

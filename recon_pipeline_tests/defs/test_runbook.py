@@ -26,6 +26,7 @@ from recon_pipeline.domain.terms import (
     RowDefect,
     SkippedReason,
 )
+from recon_pipeline.ledger.cycle_state import LEASE_HELD
 from recon_pipeline.ledger.statements import statements
 from recon_pipeline_tests.defs.cycles import cycle, outcome
 
@@ -133,7 +134,7 @@ def test_the_ui_says_what_to_do_about_every_reason(reason: StrEnum):
     assert remedies.for_reason(f"{reason.value}:12.5") == remedies.for_reason(reason.value)
 
 
-@pytest.mark.parametrize("reason", [*SkippedReason, remedies.LEASE_HELD])
+@pytest.mark.parametrize("reason", [*SkippedReason, LEASE_HELD])
 def test_the_ui_says_what_to_do_about_every_skipped_profile(reason: str):
     assert remedies.for_skipped(reason) != "See the runbook."
 

@@ -120,10 +120,13 @@ def test_a_throttle_below_zero_is_none() -> None:
     assert event.throttle_ms == 0
 
 
-def test_a_failed_profile_is_alerted_every_time() -> None:
-    event = failed_profile_event("p1", "u1", "the account refuses", account_id="a1")
+def test_a_failed_profile_is_alerted_as_often_as_reconciliation_slo_alert_throttle_ms_lets_it() -> None:
+    event = failed_profile_event("p1", "u1", "the account refuses", POLICY, account_id="a1", failed_steps=["reading"])
     assert event.message == "Reconciliation failed for profile p1: the account refuses"
-    assert (event.type, event.severity, event.scope) == (EventType.RECONCILIATION_DEGRADED, Severity.ERROR, "")
+    assert (event.type, event.severity) == (EventType.RECONCILIATION_DEGRADED, Severity.ERROR)
+    assert (event.scope, event.throttle_ms) == ("p1:failed", 600_000)
+    every_time = failed_profile_event("p1", "u1", "again", replace(POLICY, skipped_throttle_ms=0))
+    assert every_time.throttle_ms == 0
 
 
 # --- the parity watchdog -------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pandas as pd
 
 from recon_pipeline.apply.gates import OVER_STATUSES, represented_now
 from recon_pipeline.apply.outcomes import BatchVerification, Check
-from recon_pipeline.apply.records import tuples
+from recon_pipeline.apply.records import KIND, tuples
 from recon_pipeline.domain.frames import NO_TIME
 from recon_pipeline.domain.instants import parse_instant
 from recon_pipeline.domain.plan import DUST_PREFIX
@@ -36,11 +36,14 @@ def verify_batch(database_url: str, batch_id: str) -> BatchVerification:
     """Read back what the batch left, in whatever state it is.
 
     :raises KeyError: there is no such batch
+    :raises ValueError: the batch is no exit backfill; what a correction wrote is in ``recon.corrections``
     """
     with connect(database_url, READER, "recon verification") as connection, connection.transaction():
         batch = read_batch(connection, batch_id)
         if batch is None:
             raise KeyError(f"there is no batch {batch_id}")
+        if batch["kind"] != KIND:
+            raise ValueError(f"batch {batch_id} is of {batch['kind']}: only batches of the exit backfill are verified")
         proposals: list[dict[str, Any]] = batch["plan"]["proposals"]
         trades = _trades(connection, batch["profile_id"], sorted({row["trade_id"] for row in proposals}))
         orders, untold = _orders(connection, batch)

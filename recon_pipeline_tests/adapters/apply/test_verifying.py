@@ -95,3 +95,12 @@ def test_a_row_that_somebody_canceled_by_hand_without_releasing_breaks_conservat
 def test_a_batch_that_is_unknown_is_said_to_be(book: Book):
     with pytest.raises(KeyError, match="B9"):
         verify_batch(book.url, "B9")
+
+
+def test_a_batch_of_corrections_is_not_verified_as_if_it_were_a_backfill(ghost: Book):
+    ghost.run(
+        "INSERT INTO recon.batches (batch_id, profile_id, kind, state, plan)"
+        " VALUES ('C1', 'p1', 'order_parity', 'APPLIED', '{\"changes\": []}')"
+    )
+    with pytest.raises(ValueError, match="batch C1 is of order_parity"):
+        verify_batch(ghost.url, "C1")

@@ -29,6 +29,7 @@ from recon_pipeline.exchange.rate_budget import RateBudgets, Timing
 from recon_pipeline.exchange.reader import AlpacaReader
 from recon_pipeline.ledger.evidence_store import EvidenceStore
 from recon_pipeline.ledger.reads import PostgresLedger
+from recon_pipeline.sandbox.exchange import FaultKind
 from recon_pipeline_tests.soak.cast import HOUR_MS, moment
 from recon_pipeline_tests.soak.driver import KEY, SECRET, World
 from recon_pipeline_tests.soak.mishaps import Trouble
@@ -154,6 +155,8 @@ class Log:
     ever: dict[Name, None] = field(default_factory=dict)
     """of any cycle: what is older than the look-back is not named again"""
     failures: list[str] = field(default_factory=list)
+    struck: set[FaultKind] = field(default_factory=set)
+    """what the exchange did wrong"""
     incomplete: int = 0
 
     def took(self, cycles: Sequence[ProfileCycle], number: int) -> None:
@@ -183,6 +186,7 @@ class Alone:
         cycles = self._scheduler.run(f"cycle-{number}", world.now_ms)
         self.log.seconds.append(time.perf_counter() - began)
         self.log.calls.append(len(world.sim.faults.requests))
+        self.log.struck |= {fault.kind for fault in world.sim.faults.all() if fault.struck}
         self.log.took(cycles, number)
         self._after(number)
 

@@ -27,7 +27,7 @@ from recon_pipeline.sandbox.exchange import (
 from recon_pipeline_tests.soak.bots import Bot
 from recon_pipeline_tests.soak.cast import DAY_MS, HOUR_MS, MINUTE_MS, START, Profile, cast, moment, ms_of
 from recon_pipeline_tests.soak.ledger import BotLedger
-from recon_pipeline_tests.soak.mishaps import Trouble, troubles
+from recon_pipeline_tests.soak.mishaps import Trouble, Troubles
 from recon_pipeline_tests.soak.truth import Truth
 
 CYCLE_MS = 5 * MINUTE_MS
@@ -152,11 +152,11 @@ class World:
 
     def live(self, runner: CycleRunner) -> int:
         """Live through it all; return how many cycles ran. At the end the bots are still and the exchange is well."""
-        rng = random.Random(f"{self.plan.seed}:trouble")
+        troubles = Troubles(f"{self.plan.seed}:trouble", self.account_ids, self.plan.trouble)
         number = 0
         for at_ms in self.cycle_times():
             self.pass_until(at_ms)
-            runner.run(self, number, troubles(rng, self.account_ids, self.plan.trouble))
+            runner.run(self, number, troubles.next())
             number += 1
         for _ in range(SETTLING_CYCLES):
             self.pass_until(max(self.end_ms, self.now_ms) + CYCLE_MS)

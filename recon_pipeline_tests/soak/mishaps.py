@@ -114,13 +114,28 @@ class Trouble:
         )
 
 
-def troubles(rng: random.Random, account_ids: list[str], share: float) -> list[Trouble]:
-    """What goes wrong at the exchange during one cycle: often nothing, sometimes passing, sometimes for all of it."""
-    if rng.random() >= share:
-        return []
-    drawn: list[Trouble] = []
-    for account_id in rng.sample(account_ids, rng.choice((1, 1, 2))):
-        kind = rng.choice(list(FaultKind))
+class Troubles:
+    """Deals the troubles of the exchange: often none, sometimes passing, sometimes for all of a cycle; every kind in turn."""
+
+    def __init__(self, seed: str, account_ids: list[str], share: float) -> None:
+        self._rng = random.Random(seed)
+        self._account_ids = account_ids
+        self._share = share
+        self._deck: list[FaultKind] = []
+
+    def next(self) -> list[Trouble]:
+        """What goes wrong during the next cycle."""
+        rng = self._rng
+        if rng.random() >= self._share:
+            return []
+        some = rng.randrange(1, len(self._account_ids) + 1)
+        return [self._trouble(account_id) for account_id in rng.sample(self._account_ids, some)]
+
+    def _trouble(self, account_id: str) -> Trouble:
+        rng = self._rng
+        if not self._deck:
+            self._deck = rng.sample(list(FaultKind), len(FaultKind))
+        kind = self._deck.pop()
         lasting = rng.random() < 0.4
         if kind is FaultKind.TIMEOUT:
             path, count = rng.choice(_LISTS), 1
@@ -132,5 +147,5 @@ def troubles(rng: random.Random, account_ids: list[str], share: float) -> list[T
             path, count = rng.choice(_LISTS), None if lasting else 1
         else:
             path, count = rng.choice(_ANY), None if lasting else rng.choice((1, 2, 3))
-        drawn.append(Trouble(kind, account_id, path, count, rng.choice((0, 0, 1, 2))))
-    return drawn
+        skip = 0 if path == "/v2/account" else rng.choice((0, 0, 1))
+        return Trouble(kind, account_id, path, count, skip)

@@ -8,7 +8,7 @@ Every token must stand for one profile of the account and one trade of the profi
 for (``attribution``, ``position_parity``).
 
 Counters, per profile; ``scanned`` is the sum of the others but ``repaired``:
-  scanned         rows without a tag that executed something or may yet; synthetic exits are not looked at
+  scanned         rows without a tag that executed something or may yet; backfill rows and synthetic exits are not looked at
   repairable      a tag is proven and planned
   unproven        nothing proves one
   ambiguous       what would prove one fits several profiles or trades
@@ -35,7 +35,7 @@ from recon_pipeline.domain.ownership import distinct_facts
 from recon_pipeline.domain.quantities import EPSILON_E9
 from recon_pipeline.domain.slices import build_slices, deduplicate_rows
 from recon_pipeline.domain.stage_plan import StagePlan, in_finding_order, owners_of, selected_profiles
-from recon_pipeline.domain.stand_ins import STAND_IN_PREFIXES, SYNTHETIC_PREFIX, distinct_rows
+from recon_pipeline.domain.stand_ins import STAND_IN_PREFIXES, distinct_rows
 from recon_pipeline.domain.tags import TAG_PREFIX, parse_sub_tag, tag_token
 from recon_pipeline.domain.terms import FINAL_UNFILLED_STATUSES
 
@@ -167,15 +167,12 @@ class _Account:
         return {name: counter[name] for name in COUNTERS}, changes, findings
 
     def _proof(self, row: Any) -> _Proof:
-        own = not row.order_id.startswith(STAND_IN_PREFIXES)
-        orders = list(
-            {id(o): o for key in (row.order_id, row.client_order_id) if own for o in self._named(key)}.values()
-        )
+        orders = list({id(o): o for key in (row.order_id, row.client_order_id) for o in self._named(key)}.values())
         if len(orders) > 1:
             return _Proof("ambiguous")
         order_id = orders[0].order_id if orders else ""
         tag = orders[0].sub_tag if orders else ""
-        clients = {row.client_order_id, row.order_id if own else "", *(order.client_order_id for order in orders)}
+        clients = {row.client_order_id, row.order_id, *(order.client_order_id for order in orders)}
         bots = sorted(client for client in clients if is_bot_id(client))
         if len(bots) > 1:
             return _Proof("contradictory", exchange_order_id=order_id, client_order_id=bots[0])
@@ -233,8 +230,11 @@ class _Account:
 
 
 def _lacks_tag(row: Any) -> bool:
-    """Whether a tag is missing that somebody may ask for: the row executed something, or may yet."""
-    if row.sub_tag or not row.order_id or row.order_id.startswith(SYNTHETIC_PREFIX):
+    """Whether a tag is missing that somebody may ask for: the row executed something, or may yet.
+
+    The pipeline's own rows are left alone: a backfill row that was changed since could not be rolled back any more.
+    """
+    if row.sub_tag or not row.order_id or row.order_id.startswith(STAND_IN_PREFIXES):
         return False
     return row.status not in FINAL_UNFILLED_STATUSES
 

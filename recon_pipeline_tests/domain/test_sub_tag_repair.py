@@ -81,12 +81,12 @@ def test_a_tag_is_proven_by_the_order_the_client_id_or_the_trade(
     assert repaired(plan(inputs_of(rows, facts))) == {rows[0]["order_id"]: (tag, rule)}
 
 
-def test_a_backfill_row_takes_the_tag_of_its_trade_and_a_synthetic_exit_takes_none() -> None:
+def test_the_pipelines_own_rows_are_left_alone_so_that_they_can_be_rolled_back() -> None:
     booked = row(order_id=backfill_id("p1", "t1", "x1", SENT_MS), side="sell", action="EXIT")
     synthetic = row(order_id="PARITY-1", side="sell", action="EXIT")
     planned = plan(inputs_of([row(sub_tag=TAG), booked, synthetic], [fact(sub_tag="bytelyst:p1:t9")]))
-    assert repaired(planned) == {booked["order_id"]: (TAG, "trade_rows")}
-    assert counted(planned) == {"scanned": 1, "repairable": 1}
+    assert repaired(planned) == {}
+    assert counted(planned) == {}
 
 
 @pytest.mark.parametrize(

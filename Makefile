@@ -12,7 +12,7 @@ PYTHON ?= $(shell .ci/python)
 ARGS ?=
 # Tests wait for servers and processes as much as they compute: a worker more than cores. Tests of one module stay together.
 WORKERS ?= 3
-PYTEST := -m pytest -n $(WORKERS) --dist loadscope
+PYTEST := -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 BROWSER := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1

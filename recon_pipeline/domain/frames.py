@@ -86,6 +86,10 @@ def _names(schema: Schema) -> pd.Index[str]:
     return pd.Index(schema.names, dtype=object)
 
 
+_FEW_ROWS: Final = 2_000
+"""Up to here a frame is cheap to copy whole."""
+
+
 @cache
 def _row_type(names: tuple[str, ...]) -> Any:
     return namedtuple("Row", names)  # noqa: PYI024  the fields are only known at run time
@@ -95,8 +99,11 @@ def rows_of(frame: pd.DataFrame) -> Iterator[Any]:
     """The rows of a frame as named tuples of its columns, for the loops that end in text or JSON."""
     if not len(frame):
         return iter(())
-    columns = [frame[name].to_numpy() for name in frame.columns]
-    return map(_row_type(tuple(frame.columns))._make, zip(*columns, strict=True))
+    make = _row_type(tuple(frame.columns))._make
+    if len(frame) <= _FEW_ROWS:
+        # One step for all columns instead of a look-up for each, which is most of what a small frame costs.
+        return map(make, frame.to_numpy(dtype=object).tolist())
+    return map(make, zip(*(frame[name].to_numpy() for name in frame.columns), strict=True))
 
 
 _NUMERIC: Final = frozenset({"quantity", "instant", "bool", "count"})

@@ -62,13 +62,17 @@ def exchange_sim(
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    with running_exchange(book=book, host=host, port=port, state=state) as sim:
-        known = {account.number for account in sim.book.accounts()}
+
+    def open_accounts(book: ExchangeBook) -> None:
+        """Open them before the first request is answered: whoever asks early must not be told that his keys are unknown."""
+        known = {account.number for account in book.accounts()}
         for wanted in accounts or (() if known else ("SIM",)):
             name, _, keys = wanted.partition(":")
             if name not in known:
                 key_id, _, secret = keys.partition(":")
-                sim.book.add_account(name, key_id=key_id or None, secret_key=secret or None)
+                book.add_account(name, key_id=key_id or None, secret_key=secret or None)
+
+    with running_exchange(book=book, host=host, port=port, state=state, prepare=open_accounts) as sim:
         click.echo(f"simulated Alpaca at {sim.url}   trade updates at {sim.stream_url}")
         for account in sim.book.accounts():
             click.echo(f"account {account.number}   key {account.keys.key_id}   secret {account.keys.secret_key}")

@@ -117,15 +117,19 @@ def running_exchange(
     port: int = 0,
     state: Path | None = None,
     rate_window_seconds: float = 60.0,
+    prepare: Callable[[ExchangeBook], object] | None = None,
 ) -> Iterator[SimulatedExchange]:
     """Serve a book from a thread of its own until the block ends.
 
-    With `state`, the book of that file goes on (if there is one) and every change is written to it.
+    With `state`, the book of that file goes on (if there is one) and every change is written to it. `prepare` is given the
+    book before the first request is answered.
     """
     if state is not None:
         book = read_state(state) or book
     book = book or ExchangeBook()
     keeper = None if state is None else StateFile(state, book)
+    if prepare is not None:
+        prepare(book)
     with socket.create_server((host, port)) as listener:
         # asyncio sets this only on sockets whose protocol is named; without it every longer answer waits for an ACK.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

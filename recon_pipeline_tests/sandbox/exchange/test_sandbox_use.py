@@ -179,7 +179,8 @@ def test_the_command_serves_survives_a_kill_and_stops_when_told(tmp_path):
     port, state = free_port(), tmp_path / "exchange.json"
     url = f"http://127.0.0.1:{port}"
     process = start(port, state)
-    requests.post(f"{url}/v2/orders", json=MARKET, headers=KEYS, timeout=5).raise_for_status()
+    placed = requests.post(f"{url}/v2/orders", json=MARKET, headers=KEYS, timeout=5)
+    assert placed.status_code == 200, placed.text
     process.kill()
     process.wait(10)
     process = start(port, state)

@@ -18,12 +18,11 @@ def report(world: World, checker: Checker, log: Log, verdict: Verdict) -> str:
     statuses = Counter(fact.status for fact in facts)
     seconds = sorted(log.seconds)
     lines = [
-        f"seed {world.plan.seed}: {world.plan.days} days, {len(log.seconds)} cycles for {len(world.profiles)} profiles",
+        f"seed {world.plan.seed}: {world.plan.days} days, {len(world.profiles)} profiles",
         f"the exchange: {verdict.trades} trades, {len(facts)} orders ({_counted(statuses)}), {len(world.by_hand)} closed by hand",
         f"the pipeline wrote: {_counted(checker.written) or 'nothing'}",
-        f"cycles: {sum(seconds) / max(1, len(seconds)):.2f} s each, {seconds[-1] if seconds else 0:.2f} s the longest",
-        f"API calls: {sum(log.calls) / max(1, len(log.calls)):.0f} a cycle, {max(log.calls, default=0)} the most",
-        f"profiles whose reading was incomplete: {log.incomplete}",
+        # Disturbed cycles are not measured: they are judged by the ledger alone.
+        *(_cycles(log, seconds) if seconds else ["cycles: disturbed, not measured"]),
         f"left and named: {len(verdict.named)}",
         *(f"  {told.profile_id}/{told.trade_id}: {told.what}: {', '.join(told.names)}" for told in verdict.named),
         *_listed("WRONG WRITES", checker.wrong),
@@ -32,6 +31,14 @@ def report(world: World, checker: Checker, log: Log, verdict: Verdict) -> str:
         f"digest {verdict.digest}",
     ]
     return "\n".join(lines)
+
+
+def _cycles(log: Log, seconds: list[float]) -> list[str]:
+    return [
+        f"cycles: {len(seconds)}, {sum(seconds) / len(seconds):.2f} s each, {seconds[-1]:.2f} s the longest",
+        f"API calls: {sum(log.calls) / max(1, len(log.calls)):.0f} a cycle, {max(log.calls, default=0)} the most",
+        f"profiles whose reading was incomplete: {log.incomplete}",
+    ]
 
 
 def _counted(counts: Counter[str]) -> str:

@@ -77,6 +77,7 @@ def _contended(profiles: Sequence[str], ports: CyclePorts, run_id: str, began: d
             holder = holders.get(profile)
             note_contention(connection, profile, "" if holder is None else holder.owner)
     siblings = {str(row["profile_id"]): row for row in ports.ledger.account_siblings(profiles)}
+    cycles = []
     for profile in profiles:
         row, holder = siblings.get(profile), holders.get(profile)
         report = ReconciliationReport(
@@ -91,8 +92,9 @@ def _contended(profiles: Sequence[str], ports: CyclePorts, run_id: str, began: d
         lease: Mapping[str, object] = (
             {} if holder is None else {"owner": holder.owner, "expires_at": holder.expires_at.isoformat()}
         )
-        _save(ports, [report])
-        yield ProfileCycle(report=report, lease=lease, changed=False)
+        cycles.append(ProfileCycle(report=report, lease=lease, changed=False))
+    _save(ports, [cycle.report for cycle in cycles])
+    yield from cycles
 
 
 def _unknown(accounts: ShardAccounts, ports: CyclePorts, run_id: str, began: dt.datetime) -> Iterator[ProfileCycle]:

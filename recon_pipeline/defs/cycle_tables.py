@@ -206,12 +206,6 @@ def _stage_note(outcome: StageOutcome) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in outcome.counts.items() if count)
 
 
-def counts_table(outcome: StageOutcome) -> dg.TableMetadataValue:
-    """Return every counter of a stage, zero or not."""
-    columns = (("counter", "by the names of the source"), ("count", ""))
-    return table(columns, sorted(outcome.counts.items()))
-
-
 def parity_table(states: pd.DataFrame) -> dg.TableMetadataValue:
     """Return the trades that are out of line with the exchange, the most money first."""
     ordered = sorted(rows_of(states), key=lambda row: (not row.quarantined, -(row.notional_usd or Decimal(0))))

@@ -98,7 +98,7 @@ def test_a_row_is_as_active_as_its_latest_time() -> None:
 
 
 def test_the_record_is_the_row_as_the_view_spells_it() -> None:
-    record = only([ledger_row(status="PENDING-new", updated_at=datetime.now(UTC))])["record"]
+    record = only([ledger_row(status="PENDING-new", updated_at=datetime(2026, 3, 2, tzinfo=UTC))])["record"]
     assert tuple(record) == COMPARED
     assert record["qty"] == "10.50"
     assert record["status"] == "PENDING-new"

@@ -22,6 +22,7 @@ from recon_pipeline.ledger.migrate import migrate
 from recon_pipeline.ledger.statements import statement
 from recon_pipeline_tests.adapters.apply.book import LEDGER_TABLES, NOW, Book, at_point
 from recon_pipeline_tests.adapters.apply.correcting import correct, corrections, ended, filled, inserted, plan_of, units
+from recon_pipeline_tests.adapters.apply.production import P1, T1, USER, production_book
 
 EVERYTHING = (*LEDGER_TABLES, "recon.batches", "recon.corrections", "recon.consumption")
 
@@ -279,33 +280,10 @@ def test_a_bots_table_with_a_column_of_its_own_gets_no_row_and_does_not_stop_the
     assert book.history("t1")["entry_qty"] == 10
 
 
-P1 = "6b5c0b1e-3f0e-4a55-9d5e-0a3a5b1c2d3e"
-T1 = "0d3f0a52-41c7-4b8e-a7a7-2f7f6a3f5c11"
-USER = "11111111-2222-3333-4444-555555555555"
-TABLES = """
-CREATE TYPE public.order_status AS ENUM ('pending_new', 'filled', 'canceled');
-CREATE TABLE public.profiles (profile_id uuid PRIMARY KEY, user_id uuid);
-CREATE TABLE public.orders (
-  id uuid PRIMARY KEY DEFAULT gen_random_uuid(), order_id varchar(80) NOT NULL UNIQUE, user_id uuid, profile_id uuid NOT NULL,
-  symbol varchar(20), type text, side text, qty numeric(28, 9), price double precision, status public.order_status,
-  "timestamp" timestamptz, filled_at timestamp, trade_id uuid, action text, source text,
-  created_at timestamp DEFAULT now(), updated_at timestamp DEFAULT now()
-);
-CREATE TABLE public.positions (
-  profile_id uuid, trade_id uuid, symbol text, side text, qty numeric(28, 9), avg_entry_price numeric, status varchar(10),
-  closed_at timestamp, updated_at timestamp, PRIMARY KEY (profile_id, trade_id)
-);
-"""
-
-
 @pytest.fixture
 def production(empty_database_url: str) -> Book:
     """Tables that the bots made, with a pending entry and nothing else."""
-    with psycopg.connect(empty_database_url, autocommit=True) as connection:
-        connection.execute(TABLES.encode())
-    migrate(empty_database_url)
-    book = Book(empty_database_url)
-    book.run("INSERT INTO profiles VALUES (%s, %s)", P1, USER)
+    book = production_book(empty_database_url)
     book.run(
         'INSERT INTO orders (order_id, user_id, profile_id, symbol, type, side, qty, status, "timestamp", trade_id, action)'
         " VALUES ('e1', %s, %s, 'AAPL', 'market', 'BUY', 10, 'pending_new', '2026-03-02T02:00:00Z', %s, 'ENTRY')",

@@ -24,6 +24,7 @@ from recon_pipeline.domain.cycle_policy import (
 )
 from recon_pipeline.domain.frames import NO_TIME
 from recon_pipeline.domain.instants import parse_instant
+from recon_pipeline.domain.order_status_policy import OrderStatusPolicy
 from recon_pipeline.domain.policy import ExitBackfillPolicy
 from recon_pipeline.domain.quantities import EXACT, parse_decimal
 from recon_pipeline.domain.terms import PositionGate
@@ -238,6 +239,36 @@ def read_cycle_policy(values: Mapping[str, object]) -> CyclePolicy:
     )
 
 
+def read_order_status_policy(values: Mapping[str, object]) -> OrderStatusPolicy:
+    """The rules of the order status sync from settings by their environment names.
+
+    :raises SettingError: a value that is there can't be read
+    """
+    read = _Reader(values)
+    standard = OrderStatusPolicy()
+    minutes = {"unit_ms": _MS_PER_MINUTE, "most": 1_000_000}
+    return OrderStatusPolicy(
+        enabled=read.flag("ENABLE_RECON_ORDER_STATUS_SYNC", default=standard.enabled),
+        dry_run=read.flag("RECON_ORDER_STATUS_DRY_RUN", default=standard.dry_run),
+        interval_ms=read.integer(
+            "RECON_ORDER_STATUS_INTERVAL_MINUTES", default=standard.interval_ms // _MS_PER_MINUTE, least=1, most=1_440
+        )
+        * _MS_PER_MINUTE,
+        stale_ms=read.milliseconds("RECON_ORDER_STALE_MINUTES", default=standard.stale_ms, **minutes),
+        batch_size=read.integer("RECON_ORDER_STATUS_BATCH_SIZE", default=standard.batch_size, least=1, most=10_000),
+        bulk_pages=read.integer("RECON_ORDER_STATUS_BULK_PAGES", default=standard.bulk_pages, most=100),
+        unknown_after_ms=read.milliseconds(
+            "RECON_ORDER_UNKNOWN_AFTER_HOURS", default=standard.unknown_after_ms, unit_ms=_MS_PER_HOUR, most=87_600
+        ),
+        quiet_ms=read.milliseconds("RECON_ORDER_QUIET_PERIOD_SECONDS", default=standard.quiet_ms, unit_ms=1_000),
+        retry_cap_ms=read.milliseconds(
+            "RECON_ORDER_STATUS_RETRY_CAP_MINUTES", default=standard.retry_cap_ms, **minutes
+        ),
+        alert_after_ms=read.milliseconds("RECON_STALE_ORDER_ALERT_MINUTES", default=standard.alert_after_ms, **minutes),
+        alert_throttle_ms=read.integer("RECON_STALE_ORDER_ALERT_THROTTLE_MS", default=standard.alert_throttle_ms),
+    )
+
+
 def _read_alerts(read: _Reader) -> AlertSettings:
     return AlertSettings(
         webhook_url=read.text("RECON_ALERT_WEBHOOK_URL"),
@@ -267,6 +298,10 @@ class Settings:
     cycle: CyclePolicy
     """the rules of the five-minute cycle; its ``exit_backfill`` is the same as above"""
     alerts: AlertSettings
+    order_status: OrderStatusPolicy
+    """the rules of the order status sync and of the stream"""
+    late_minutes: int
+    """``RECON_HEALTH_LATE_MINUTES``: a profile without a cycle for longer makes the health bad"""
     exit_backfill_dry_run: bool
     """``RECON_EXIT_BACKFILL_DRY_RUN``: the scheduled cycle only proposes"""
     require_review: bool
@@ -325,6 +360,8 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         exit_backfill=read_exit_backfill_policy(values),
         cycle=read_cycle_policy(values),
         alerts=_read_alerts(read),
+        order_status=read_order_status_policy(values),
+        late_minutes=read.integer("RECON_HEALTH_LATE_MINUTES", default=15, least=1),
         exit_backfill_dry_run=read.flag("RECON_EXIT_BACKFILL_DRY_RUN", default=True),
         require_review=read.flag("RECON_EXIT_BACKFILL_REQUIRE_REVIEW", default=True),
         managed_symbols=read.words("RECON_MANAGED_SYMBOLS"),

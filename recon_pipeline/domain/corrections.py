@@ -36,7 +36,7 @@ COMPARED: Final = (
 
 
 class Stage(StrEnum):
-    """The steps of a cycle, in their order. Those that write use theirs as the kind of their batches."""
+    """The steps of a cycle, in their order, and what writes beside it. What writes uses its own as the kind of its batches."""
 
     READING = "reading"
     ORDER_PARITY = "order_parity"
@@ -46,6 +46,8 @@ class Stage(StrEnum):
     SUB_TAG_REPAIR = "sub_tag_repair"
     POSITION_PARITY = "position_parity"
     REPORT = "report"
+    ORDER_STATUS = "order_status"
+    """the order status sync and the stream of order events: no step of the cycle"""
 
 
 class Handler(StrEnum):

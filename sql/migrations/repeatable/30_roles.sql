@@ -90,6 +90,7 @@ GRANT SELECT ON ALL TABLES IN SCHEMA recon TO recon_reader, recon_writer;
 GRANT INSERT, UPDATE, DELETE ON
   recon.executions, recon.exchange_orders, recon.watermarks, recon.batches, recon.leases, recon.events,
   recon.order_confirmations, recon.parity_states, recon.watchdogs, recon.throttles, recon.cycle_reports,
-  recon.lease_contentions
+  recon.lease_contentions, recon.order_checks, recon.order_sync_runs, recon.order_events, recon.order_streams, recon.cycle_runs,
+  recon.account_usage, recon.totals, recon.waiting_cases
   TO recon_reader, recon_writer;
 GRANT INSERT, UPDATE ON recon.consumption, recon.corrections TO recon_writer;

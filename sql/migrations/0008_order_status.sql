@@ -125,3 +125,6 @@ CREATE TABLE recon.waiting_cases (
   PRIMARY KEY (profile_id, case_key)
 );
 CREATE INDEX waiting_cases_notional_idx ON recon.waiting_cases (notional_usd DESC NULLS LAST);
+
+-- When a profile was in line last, found at once however long ago: the boards ask every few seconds.
+CREATE INDEX cycle_reports_clean_idx ON recon.cycle_reports (profile_id, cycle_at DESC) WHERE clean;

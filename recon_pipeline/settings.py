@@ -281,6 +281,43 @@ def _read_alerts(read: _Reader) -> AlertSettings:
 
 
 @dataclass(frozen=True)
+class ServeSettings:
+    """Of ``recon serve``."""
+
+    host: str = "127.0.0.1"
+    """``RECON_SERVE_HOST``"""
+    port: int = 8080
+    """``RECON_SERVE_PORT``"""
+    token: str = field(default="", repr=False)
+    """``RECON_SERVE_TOKEN``: what a request has to present; required where the address is not this machine's own"""
+    hosts: tuple[str, ...] = ()
+    """``RECON_SERVE_HOSTS``: further names that the Host header may have where there is no token, such as a proxy's"""
+    refresh_seconds: float = 5.0
+    """``RECON_SERVE_REFRESH_SECONDS``: between two readings of the database"""
+    max_age_seconds: float = 60.0
+    """``RECON_SERVE_MAX_AGE_SECONDS``: an older reading makes the health bad, and /metrics unavailable"""
+    metrics_max_profiles: int = 1_000
+    """``RECON_METRICS_MAX_PROFILES``: profiles with series of their own"""
+
+
+def _read_serve(read: _Reader) -> ServeSettings:
+    standard = ServeSettings()
+    return ServeSettings(
+        host=read.text("RECON_SERVE_HOST", default=standard.host),
+        port=read.integer("RECON_SERVE_PORT", default=standard.port, least=1, most=65_535),
+        token=read.text("RECON_SERVE_TOKEN"),
+        hosts=read.words("RECON_SERVE_HOSTS") or (),
+        refresh_seconds=float(
+            read.number("RECON_SERVE_REFRESH_SECONDS", default=Decimal(5), least=Decimal("0.2"), most=Decimal(3600))
+        ),
+        max_age_seconds=float(
+            read.number("RECON_SERVE_MAX_AGE_SECONDS", default=Decimal(60), least=Decimal(1), most=Decimal(86_400))
+        ),
+        metrics_max_profiles=read.integer("RECON_METRICS_MAX_PROFILES", default=standard.metrics_max_profiles),
+    )
+
+
+@dataclass(frozen=True)
 class AccountKeys:
     """The keys of one exchange account. The secret never shows in ``repr``."""
 
@@ -300,6 +337,7 @@ class Settings:
     alerts: AlertSettings
     order_status: OrderStatusPolicy
     """the rules of the order status sync and of the stream"""
+    serve: ServeSettings
     late_minutes: int
     """``RECON_HEALTH_LATE_MINUTES``: a profile without a cycle for longer makes the health bad"""
     exit_backfill_dry_run: bool
@@ -361,6 +399,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         cycle=read_cycle_policy(values),
         alerts=_read_alerts(read),
         order_status=read_order_status_policy(values),
+        serve=_read_serve(read),
         late_minutes=read.integer("RECON_HEALTH_LATE_MINUTES", default=15, least=1),
         exit_backfill_dry_run=read.flag("RECON_EXIT_BACKFILL_DRY_RUN", default=True),
         require_review=read.flag("RECON_EXIT_BACKFILL_REQUIRE_REVIEW", default=True),

@@ -18,6 +18,7 @@ from recon_pipeline.cycle.outcome import ProfileCycle, ReconciliationReport
 from recon_pipeline.cycle.ports import CyclePorts
 from recon_pipeline.cycle.reading import split_by_account
 from recon_pipeline.cycle.reporting import as_record
+from recon_pipeline.cycle.waiting import remember_waiting
 from recon_pipeline.domain.cycle_policy import CyclePolicy
 from recon_pipeline.domain.watchdog import failed_profile_event
 from recon_pipeline.engine import Failure, ShardAccounts, read_accounts
@@ -117,9 +118,10 @@ def _unknown(accounts: ShardAccounts, ports: CyclePorts, run_id: str, began: dt.
 
 
 def _reported(cycles: Sequence[ProfileCycle], context: CycleContext) -> Iterator[ProfileCycle]:
-    """Save the reports of one account, raise what has to be said, and hand the cycles out."""
+    """Save the reports of one account and what waits in it, raise what has to be said, and hand the cycles out."""
     contents = {cycle.profile_id: cycle.content for cycle in cycles}
     changed = _save(context.ports, [cycle.report for cycle in cycles], contents)
+    remember_waiting(cycles, context)
     failures = [
         failed_profile_event(
             cycle.report.profile_id,

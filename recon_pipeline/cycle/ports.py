@@ -11,7 +11,7 @@ import pandas as pd
 from recon_pipeline.domain.frames import Schema
 from recon_pipeline.domain.watchdog import Pause
 from recon_pipeline.engine import LedgerReader
-from recon_pipeline.exchange.gateway import ExchangeReader, LookupResult
+from recon_pipeline.exchange.gateway import ExchangeReader, LookupResult, Usage
 from recon_pipeline.ledger.leases import Lease
 from recon_pipeline.ledger.reads import PauseState
 
@@ -45,6 +45,10 @@ class CycleExchange(ExchangeReader, Protocol):
 
     def look_up_all(self, account_id: str, orders: Sequence[tuple[str, str]]) -> Sequence[LookupResult]:
         """Look orders up, given as (order id, client order id); the results are in the same order."""
+        ...
+
+    def usage_of(self, account_id: str) -> Usage:
+        """What the reader's requests to the account have come to."""
         ...
 
 

@@ -75,6 +75,7 @@ class _AttentiveReader:
         self._reader = reader
         self._seen = seen
         self.look_up_all = reader.look_up_all
+        self.usage_of = reader.usage_of
 
     def read_account(self, account_id: str, *, since_ms: int, now_ms: int) -> AccountReading:
         reading = self._reader.read_account(account_id, since_ms=since_ms, now_ms=now_ms)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from recon_pipeline.cycle.ports import CycleExchange
 from recon_pipeline.exchange.credentials import AccountCredentials
-from recon_pipeline.exchange.gateway import AccountReading, LookupResult, Unknown
+from recon_pipeline.exchange.gateway import AccountReading, LookupResult, Unknown, Usage
 from recon_pipeline.exchange.rate_budget import RateBudgets
 from recon_pipeline.ledger.database import Row
 from recon_pipeline.ledger.evidence_store import EvidenceStore
@@ -125,6 +125,10 @@ class KeyedReader:
         if account_id in self._missing:
             return [Unknown(self._missing[account_id], transient=False) for _ in orders]
         return reader.look_up_all(account_id, orders)
+
+    def usage_of(self, account_id: str) -> Usage:
+        """Return what the account's requests have come to."""
+        return self._connected().usage_of(account_id)
 
     def _connected(self) -> CycleExchange:
         with self._lock:

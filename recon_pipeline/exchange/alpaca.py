@@ -149,6 +149,7 @@ class AlpacaClient:
         budget: RateBudget,
         limits: ClientLimits | None = None,
         timing: Timing | None = None,
+        spent: Callable[[int], None] | None = None,
     ) -> None:
         self._credentials = credentials
         self._budget = budget
@@ -160,6 +161,7 @@ class AlpacaClient:
         self._backoff = wait_random_exponential(
             multiplier=self._limits.backoff_seconds, max=self._limits.backoff_cap_seconds, min=0.05
         )
+        self._spent = spent
         self.calls = 0
 
     def __enter__(self) -> Self:
@@ -167,8 +169,10 @@ class AlpacaClient:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the connections."""
+        """Close the connections, and say how many requests were sent."""
         self._wire.close()
+        if self._spent is not None:
+            self._spent(self.calls)
 
     @property
     def rate_remaining(self) -> int | None:

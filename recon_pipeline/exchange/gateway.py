@@ -211,6 +211,18 @@ class AccountReading:
         )
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What a reader's requests to one account have come to."""
+
+    requests: int = 0
+    """sent by this reader, repeated ones included"""
+    rate_limit: int | None = None
+    """requests a minute that the exchange grants the account; None: it has not said so yet"""
+    rate_remaining: int | None = None
+    """what the exchange last reported as left of the minute, whoever sent the rest; None: it has not said so yet"""
+
+
 class ExchangeReader(Protocol):
     """Reads accounts. Failures of the exchange are values in the reading, never exceptions."""
 

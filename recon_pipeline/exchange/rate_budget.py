@@ -84,6 +84,13 @@ class RateBudget:
         self._remaining = per_minute
         self._window_ends = float("-inf")
         self._reported = False
+        self._reported_limit: int | None = None
+
+    @property
+    def limit(self) -> int | None:
+        """The account's requests a minute as the exchange last reported them, None until it did."""
+        with self._lock:
+            return self._reported_limit
 
     @property
     def remaining(self) -> int | None:
@@ -116,6 +123,7 @@ class RateBudget:
         with self._lock:
             now = self._timing.steady()
             self._limit = report.limit or self._limit
+            self._reported_limit = report.limit or self._reported_limit
             if report.remaining is None:
                 return
             self._reported = True

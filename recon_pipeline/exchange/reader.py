@@ -11,6 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from uuid import UUID
 
 from recon_pipeline.exchange.alpaca import AlpacaClient, ClientLimits
@@ -27,6 +28,7 @@ from recon_pipeline.exchange.gateway import (
     Found,
     LookupResult,
     Unknown,
+    Usage,
 )
 from recon_pipeline.exchange.rate_budget import RateBudgets, Timing
 
@@ -59,6 +61,7 @@ class AlpacaReader:
         self._budgets = budgets or RateBudgets(timing=self._timing)
         self._lock = threading.Lock()
         self._claimed: dict[str, str] = {}
+        self._requests: Counter[str] = Counter()
 
     def read_account(self, account_id: str, *, since_ms: int, now_ms: int) -> AccountReading:
         """Read everything executed on the account since ``since_ms``, and its positions. Failures are values."""
@@ -95,6 +98,12 @@ class AlpacaReader:
         with client:
             return [_look_up(client, order_id.strip(), client_id.strip()) for order_id, client_id in orders]
 
+    def usage_of(self, account_id: str) -> Usage:
+        """Return what the finished readings and look-ups of the account have cost, and what is left of its minute."""
+        budget = self._budgets.of(account_id)
+        with self._lock:
+            return Usage(self._requests[account_id], budget.limit, budget.remaining)
+
     def check(self, account_id: str) -> str:
         """Return why the account can't be reached with its keys; empty where it can. One request; nothing is kept."""
         try:
@@ -111,7 +120,17 @@ class AlpacaReader:
         if self._keys_used[credentials.base_url, credentials.key_id] > 1:
             raise AccountMismatchError(f"account {account_id!r} shares its keys with another account")
         budget = self._budgets.of(account_id)
-        return AlpacaClient(credentials, budget=budget, limits=self._limits, timing=self._timing)
+        return AlpacaClient(
+            credentials,
+            budget=budget,
+            limits=self._limits,
+            timing=self._timing,
+            spent=partial(self._spend, account_id),
+        )
+
+    def _spend(self, account_id: str, calls: int) -> None:
+        with self._lock:
+            self._requests[account_id] += calls
 
     def _claim(self, account_id: str, exchange_account: str) -> None:
         """Refuse to read one exchange account under two names: its executions would be used twice."""

@@ -23,6 +23,7 @@ COMMANDS = {
     "migrate": Command("recon_pipeline.cli.migrate:migrate", "Bring the database to this version."),
     "doctor": Command("recon_pipeline.cli.doctor:doctor", "Check settings, database, Dagster and exchange accounts."),
     "evaluate": Command("recon_pipeline.cli.evaluate:evaluate", "Decide books from standard input, offline."),
+    "serve": Command("recon_pipeline.cli.serve:serve", "Answer health, metrics and the order status page over HTTP."),
     "exchange-sim": Command("recon_pipeline.cli.exchange_sim:exchange_sim", "Run the simulated Alpaca alone."),
 }
 

@@ -3,18 +3,11 @@
 What belongs here: HTTP. What does not: what is said (``health``, ``trading``, ``metrics``, ``page``: pure functions of a
 snapshot), how snapshots come about (``reading``, ``keeper``), and the process (``cli.serve``).
 
-``build_app`` gets the renderers as values::
+``build_app`` gets the renderers as values (``views.standard_views``). They are pure functions, called at most once for each
+reading (every few seconds) and, for the page, each query; their answers are kept as bytes until the next reading.
 
-    views = Views(
-        metrics=lambda latest, now: metrics.render(latest.snapshot, policy=..., now=now),         # -> bytes
-        page=lambda latest, query, now: page.render(latest.snapshot, query, now=now, ...),        # -> str
-        ...)
-
-They are pure functions, called at most once for each reading (every few seconds) and, for the page, each query; their answers
-are kept as bytes until the next reading. ``snapshot`` is there when they are called: before the first reading the endpoints
-say 503 themselves. ``latest.error`` is why the last reading failed, if it did (the page says so).
-
-Only GET and HEAD are answered. No request reaches the database.
+Only GET and HEAD are answered. No request reaches the database. What trading status and metrics say is taken for the truth by
+programs, so neither is said of a reading that is too old; the page says how old it is.
 """
 
 from __future__ import annotations
@@ -37,30 +30,39 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from recon_pipeline.ops.access import Access, Guard
+from recon_pipeline.ops.access import CONTENT_POLICY, Access, Guard
 from recon_pipeline.ops.latest import Latest
+from recon_pipeline.ops.snapshot import Snapshot
 
 Clock: TypeAlias = Callable[[], dt.datetime]
 Answer: TypeAlias = tuple[Mapping[str, Any], bool]
 """A body for JSON, and whether all is well"""
 
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+PAGE_TYPE: Final = "text/html; charset=utf-8"
 PAGES_KEPT: Final = 64
 LONGEST_VALUE: Final = 200
 
 
 @dataclass(frozen=True)
 class Views:
-    """What the endpoints say. Each is a pure function of a reading (whose snapshot is there) and the instant."""
+    """What the endpoints say. Each is a pure function of a reading and the instant."""
 
     health: Callable[[Latest, dt.datetime], Answer]
-    """/internal/health; also asked before the first reading, with a snapshot of None"""
-    trading: Callable[[Latest, dt.datetime], Mapping[str, Any]]
+    """/internal/health; also asked before the first reading"""
+    trading: Callable[[Snapshot, dt.datetime], Mapping[str, Any]]
+    """/internal/trading/status; under ``profiles`` a mapping of profile to what is said of it alone"""
     metrics: Callable[[Latest, dt.datetime], bytes]
+    """/metrics; the snapshot is there"""
     page: Callable[[Latest, Mapping[str, str], dt.datetime], str]
-    """The mapping is the query: of a name that is there twice the last, values cut at 200 characters"""
+    """/; also asked before the first reading. The mapping is the query: of a name that is there twice the last, values cut at
+    200 characters, only the names below"""
     page_parameters: tuple[str, ...] = ("profile", "status")
-    """names of the query that make a difference to the page; all others are ignored, and never reach it"""
+    """names of the query that make a difference to the page; all others never reach it"""
+    page_policy: str = CONTENT_POLICY
+    """its Content-Security-Policy"""
+    max_age: dt.timedelta = dt.timedelta(seconds=60)
+    """an older reading is not told to programs"""
 
 
 @dataclass
@@ -71,6 +73,7 @@ class _Said:
     health_second: int = -1
     health: Response | None = None
     trading: Response | None = None
+    trading_of: dict[str, Response] = field(default_factory=dict)
     metrics: Response | None = None
     pages: OrderedDict[tuple[str, ...], Response] = field(default_factory=OrderedDict)
 
@@ -95,45 +98,52 @@ class Endpoints:
             said.health_second = second
         return said.health
 
-    async def trading(self, _: Request) -> Response:
-        """Say whether trading runs."""
-        said = self._current()
-        if said.latest.snapshot is None:
-            return _nothing_read(said.latest)
+    async def trading(self, request: Request) -> Response:
+        """Say whether trading runs, or with ``?profile=`` whether it does for one profile."""
+        said, now = self._current(), self._clock()
+        snapshot = said.latest.snapshot
+        if snapshot is None or now - snapshot.taken_at > self._views.max_age:
+            return _nothing_fresh(said.latest)
         if said.trading is None:
-            said.trading = _json(self._views.trading(said.latest, self._clock()), HTTPStatus.OK)
-        return said.trading
+            body = self._views.trading(snapshot, now)
+            said.trading = _json(body)
+            said.trading_of = {profile: _json(each) for profile, each in body["profiles"].items()}
+        profile = _query(request).get("profile")
+        if profile is None:
+            return said.trading
+        return said.trading_of.get(profile) or _plain("No such profile", HTTPStatus.NOT_FOUND)
 
     async def metrics(self, _: Request) -> Response:
         """Say it to Prometheus."""
-        said = self._current()
-        if said.latest.snapshot is None:
-            return _nothing_read(said.latest)
+        said, now = self._current(), self._clock()
+        snapshot = said.latest.snapshot
+        if snapshot is None or now - snapshot.taken_at > self._views.max_age:
+            return _nothing_fresh(said.latest)
         if said.metrics is None:
             async with self._rendering:
                 if said.metrics is None:
-                    text = await run_in_threadpool(self._views.metrics, said.latest, self._clock())
-                    said.metrics = Response(text, media_type=None, headers={"content-type": METRICS_TYPE})
+                    text = await run_in_threadpool(self._views.metrics, said.latest, now)
+                    said.metrics = Response(text, headers={"content-type": METRICS_TYPE})
         return said.metrics
 
     async def page(self, request: Request) -> Response:
-        """Show it to people."""
+        """Show it to people, also how old it is."""
         said = self._current()
-        if said.latest.snapshot is None:
-            return _nothing_read(said.latest)
-        given = dict(parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True))
+        given = _query(request)
         query = {name: given[name][:LONGEST_VALUE] for name in self._views.page_parameters if given.get(name)}
         key = tuple(query.get(name, "") for name in self._views.page_parameters)
-        if key not in said.pages:
-            async with self._rendering:
-                if key not in said.pages:
-                    text = await run_in_threadpool(self._views.page, said.latest, query, self._clock())
-                    said.pages[key] = Response(
-                        text.encode("utf-8", "replace"), headers={"content-type": "text/html; charset=utf-8"}
-                    )
-                    while len(said.pages) > PAGES_KEPT:
-                        said.pages.popitem(last=False)
-        return said.pages[key]
+        if key in said.pages:
+            said.pages.move_to_end(key)
+            return said.pages[key]
+        async with self._rendering:
+            if key not in said.pages:
+                text = await run_in_threadpool(self._views.page, said.latest, query, self._clock())
+                status = HTTPStatus.OK if said.latest.snapshot is not None else HTTPStatus.SERVICE_UNAVAILABLE
+                headers = {"content-type": PAGE_TYPE, "content-security-policy": self._views.page_policy}
+                said.pages[key] = Response(text.encode("utf-8", "replace"), status, headers)
+                if len(said.pages) > PAGES_KEPT:
+                    said.pages.popitem(last=False)
+            return said.pages[key]
 
     def _current(self) -> _Said:
         latest = self._latest()
@@ -165,17 +175,31 @@ def build_app(
     return app
 
 
-def _json(body: Mapping[str, Any], status: HTTPStatus) -> Response:
-    text = json.dumps(body, default=str, allow_nan=False, separators=(",", ":"))
+def _query(request: Request) -> dict[str, str]:
+    text = request.scope["query_string"].decode("latin-1")
+    return dict(parse_qsl(text, keep_blank_values=True, errors="replace"))
+
+
+def _json(body: Mapping[str, Any], status: HTTPStatus = HTTPStatus.OK) -> Response:
+    text = json.dumps(body, allow_nan=False, separators=(",", ":"))
     return Response(text, status, headers={"content-type": "application/json"})
 
 
-def _nothing_read(latest: Latest) -> Response:
-    why = f"the database can't be read: {latest.error}" if latest.error else "the first reading is under way"
-    return PlainTextResponse(f"Nothing to show yet: {why}\n", HTTPStatus.SERVICE_UNAVAILABLE, {"retry-after": "5"})
+def _plain(text: str, status: HTTPStatus, headers: Mapping[str, str] | None = None) -> Response:
+    return PlainTextResponse(f"{text}\n", status, headers)
+
+
+def _nothing_fresh(latest: Latest) -> Response:
+    if latest.error:
+        why = f"the database can't be read: {latest.error}"
+    elif latest.snapshot is None:
+        why = "the first reading is under way"
+    else:
+        why = f"the last reading began at {latest.snapshot.taken_at:%Y-%m-%d %H:%M:%S} UTC"
+    return _plain(f"Nothing fresh to tell: {why}", HTTPStatus.SERVICE_UNAVAILABLE, {"retry-after": "5"})
 
 
 def _refusal(_: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else HTTPStatus.BAD_REQUEST
-    headers = error.headers if isinstance(error, HTTPException) else None
-    return PlainTextResponse(f"{HTTPStatus(status).phrase}\n", status, headers)
+    if not isinstance(error, HTTPException):
+        raise TypeError(f"{type(error).__name__} is no refusal")
+    return _plain(HTTPStatus(error.status_code).phrase, HTTPStatus(error.status_code), error.headers)

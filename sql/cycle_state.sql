@@ -117,7 +117,7 @@ WHERE (w.triggered_at, w.paused_at, w.clean_cycles, w.last_clean_at, w.resumed_a
 
 -- name: save_cycle_reports
 -- Primary key of recon.cycle_reports and index cycle_reports_profile_cycle_idx; row locks on the new rows only. A run that
--- reports a profile again replaces what it said. Compared is the profile's newest report of another run that decided anything:
+-- reports a profile again replaces what it said, and is told that it was not the first time. Compared is the profile's newest report of another run that decided anything:
 -- one that found the lease taken (lease_held) says nothing about the profile.
 WITH new AS (
   SELECT profile_id, run_id, timestamptz 'epoch' + cycle_at_ms * interval '1 millisecond' AS cycle_at, processed, clean, content,
@@ -126,20 +126,26 @@ WITH new AS (
     profile_id text, run_id text, cycle_at_ms bigint, processed boolean, clean boolean, content text, report jsonb
   )
 ),
-saved AS (
+added AS (
   INSERT INTO recon.cycle_reports (profile_id, run_id, cycle_at, processed, clean, content, report)
   SELECT profile_id, run_id, cycle_at, processed, clean, content, report
   FROM new
   ORDER BY profile_id
-  ON CONFLICT (profile_id, run_id) DO UPDATE
-  SET cycle_at = excluded.cycle_at, processed = excluded.processed, clean = excluded.clean, content = excluded.content,
-      report = excluded.report, created_at = now()
+  ON CONFLICT (profile_id, run_id) DO NOTHING
   RETURNING profile_id
+),
+replaced AS (                                                -- what was there before this statement
+  UPDATE recon.cycle_reports AS r
+  SET cycle_at = n.cycle_at, processed = n.processed, clean = n.clean, content = n.content, report = n.report,
+      created_at = now()
+  FROM new AS n
+  WHERE r.profile_id = n.profile_id AND r.run_id = n.run_id
 )
 SELECT n.profile_id,
-       coalesce(n.report ->> 'skipped_reason', '') <> 'lease_held' AND n.content IS DISTINCT FROM before.content AS changed
+       coalesce(n.report ->> 'skipped_reason', '') <> 'lease_held' AND n.content IS DISTINCT FROM before.content AS changed,
+       a.profile_id IS NOT NULL AS first
 FROM new AS n
-JOIN saved USING (profile_id)
+LEFT JOIN added AS a USING (profile_id)
 LEFT JOIN LATERAL (
   SELECT r.content
   FROM recon.cycle_reports AS r

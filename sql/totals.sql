@@ -26,14 +26,19 @@ VALUES (
 ON CONFLICT (run_id) DO NOTHING
 RETURNING run_id;
 
--- name: save_account_usage
--- Primary key of recon.account_usage; row lock on the account's row. A reading that began earlier does not overwrite a later one;
--- what the exchange did not say leaves the limit as it was known.
-INSERT INTO recon.account_usage AS u (account_id, rate_limit, rate_remaining, complete, incomplete_why, read_at)
-VALUES (
-  :'account_id', :'rate_limit'::int, :'rate_remaining'::int, :'complete'::boolean, :'incomplete_why', :'read_at'::timestamptz
-)
+-- name: save_account_reading
+-- Primary key of recon.account_usage; row lock on the account's row. A reading that began earlier does not overwrite a later one.
+INSERT INTO recon.account_usage AS u (account_id, complete, incomplete_why, read_at, asked_at)
+VALUES (:'account_id', :'complete'::boolean, :'incomplete_why', :'read_at'::timestamptz, :'asked_at'::timestamptz)
+ON CONFLICT (account_id) DO UPDATE
+SET complete = excluded.complete, incomplete_why = excluded.incomplete_why, read_at = excluded.read_at
+WHERE u.read_at IS NULL OR u.read_at <= excluded.read_at;
+
+-- name: save_account_requests
+-- Primary key of recon.account_usage; row lock on the account's row. What the exchange did not say leaves the limit as it was.
+INSERT INTO recon.account_usage AS u (account_id, rate_limit, rate_remaining, asked_at)
+VALUES (:'account_id', :'rate_limit'::int, :'rate_remaining'::int, :'asked_at'::timestamptz)
 ON CONFLICT (account_id) DO UPDATE
 SET rate_limit = coalesce(excluded.rate_limit, u.rate_limit), rate_remaining = excluded.rate_remaining,
-    complete = excluded.complete, incomplete_why = excluded.incomplete_why, read_at = excluded.read_at
-WHERE u.read_at <= excluded.read_at;
+    asked_at = excluded.asked_at
+WHERE u.asked_at <= excluded.asked_at;

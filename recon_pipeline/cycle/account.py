@@ -326,7 +326,6 @@ class AccountCycle:
             applied=progress.applied,
             failure=unread,
             content=progress.content,
-            api_calls=self._snapshot.reading.certificate.calls + len(self._snapshot.looked_up.asked),
         )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from recon_pipeline.cycle.account import AccountCycle
+from recon_pipeline.cycle.accounting import AccountMeter, RunTally, additions_of
 from recon_pipeline.cycle.context import CycleContext
 from recon_pipeline.cycle.outcome import ProfileCycle, ReconciliationReport
 from recon_pipeline.cycle.ports import CyclePorts
@@ -44,28 +45,39 @@ def run_cycle(
     :param new_id: makes the unique part of batch ids
     :raises DatabaseUnavailableError: the ledger can't be read at all
     """
-    began = now()
+    context = CycleContext(
+        ports=ports, policy=policy, run_id=run_id, began=now(), now=now, new_id=new_id, managed_symbols=managed_symbols
+    )
+    tally = RunTally(run_id, context.began)
+    for cycle in _cycles(profile_ids, context):
+        tally.count(cycle)
+        yield cycle
+    tally.save(ports, now())
+
+
+def _cycles(profile_ids: Sequence[str], context: CycleContext) -> Iterator[ProfileCycle]:
+    ports, run_id, began = context.ports, context.run_id, context.began
     held = [profile for profile in dict.fromkeys(profile_ids) if ports.leases.of(profile) is not None]
     contended = [profile for profile in dict.fromkeys(profile_ids) if ports.leases.of(profile) is None]
     yield from _contended(contended, ports, run_id, began)
     if not held:
         return
     accounts = read_accounts(
-        held, ledger=ports.ledger, exchange=ports.exchange, policy=policy.exit_backfill, now_ms=_ms(began)
+        held, ledger=ports.ledger, exchange=ports.exchange, policy=context.policy.exit_backfill, now_ms=_ms(began)
     )
     yield from _unknown(accounts, ports, run_id, began)
     with connect(ports.database_url, READER, "recon cycle") as connection:
         state = read_cycle_state(connection, accounts.present)
-    context = CycleContext(
-        ports=ports, policy=policy, run_id=run_id, began=began, now=now, new_id=new_id, managed_symbols=managed_symbols
-    )
     for account in split_by_account(accounts):
+        (reading,) = account.readings.values()
+        meter = AccountMeter(ports.exchange, reading)
         try:
             cycles = AccountCycle(context, account, state).run()
         except Exception as error:  # noqa: BLE001  the border between accounts: each of its profiles says so
-            _LOG.exception("the cycle of account %s failed", next(iter(account.readings)))
+            _LOG.exception("the cycle of account %s failed", reading.account_id)
             cycles = [_failed(profile, account, error, context) for profile in account.profile_ids]
-        yield from _reported(cycles, context)
+        meter.save(ports, read_at=began, asked_at=context.now())
+        yield from _reported([replace(cycle, api_calls=meter.calls) for cycle in cycles], context)
 
 
 def _contended(profiles: Sequence[str], ports: CyclePorts, run_id: str, began: dt.datetime) -> Iterator[ProfileCycle]:
@@ -145,7 +157,12 @@ def _save(
     ports: CyclePorts, reports: Sequence[ReconciliationReport], contents: Mapping[str, str] | None = None
 ) -> dict[str, bool]:
     with connect(ports.database_url, READER, "recon cycle") as connection:
-        return save_reports(connection, [as_record(report) for report in reports], contents=contents)
+        return save_reports(
+            connection,
+            [as_record(report) for report in reports],
+            contents=contents,
+            counted={report.profile_id: additions_of(report) for report in reports},
+        )
 
 
 def _failed(profile: str, account: ShardAccounts, error: Exception, context: CycleContext) -> ProfileCycle:

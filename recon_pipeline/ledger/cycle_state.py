@@ -29,6 +29,7 @@ from recon_pipeline.ledger.database import Connection, Row
 from recon_pipeline.ledger.leases import Lease, check_lease
 from recon_pipeline.ledger.session import json_rows
 from recon_pipeline.ledger.statements import statement
+from recon_pipeline.ledger.totals import Addition, add_totals
 
 LEASE_HELD: Final = "lease_held"
 """``skipped_reason`` of a report that says nothing about its profile: another run holds the lease. ``sql/cycle_state.sql``
@@ -128,13 +129,19 @@ def standing_pauses(connection: Connection) -> list[Pause]:
 
 
 def save_reports(
-    connection: Connection, reports: Iterable[Mapping[str, Any]], *, contents: Mapping[str, str] | None = None
+    connection: Connection,
+    reports: Iterable[Mapping[str, Any]],
+    *,
+    contents: Mapping[str, str] | None = None,
+    counted: Mapping[str, Sequence[Addition]] | None = None,
 ) -> dict[str, bool]:
     """Save the reports of one run; return by profile whether the content differs from the profile's last report.
 
     A report is a mapping of the fields of ``cycle.outcome.ReconciliationReport`` (``dataclasses.asdict``). Run and time are no
     content. ``contents`` adds to it by profile what the counters don't show (digests of plans): two cycles that corrected one
     row each differ. A report that found the lease taken is kept, never counts as changed, and is never compared with.
+    ``counted`` is by profile what its report adds to the totals: in the same transaction, and only where the run has not
+    reported the profile before.
     """
     more = contents or {}
     rows = [
@@ -150,10 +157,15 @@ def save_reports(
         for report in reports
     ]
     changed: dict[str, bool] = {}
+    additions: list[Addition] = []
     with connection.transaction():
         for chunk in json_rows(rows):
             found = connection.execute(statement("save_cycle_reports"), {"rows": chunk})
-            changed |= {row["profile_id"]: row["changed"] for row in found}
+            for row in found:
+                changed[row["profile_id"]] = row["changed"]
+                if row["first"] and counted is not None:
+                    additions += counted.get(row["profile_id"], ())
+        add_totals(connection, additions)
     return changed
 
 

@@ -113,27 +113,52 @@ def save_cycle_run(
     return True
 
 
-def save_account_usage(
+def save_account_reading(
     connection: Connection,
     account_id: str,
     *,
-    calls: Addition | None,
+    calls: int,
     rate_limit: int | None,
     rate_remaining: int | None,
     complete: bool,
     incomplete_why: str,
     read_at: dt.datetime,
+    asked_at: dt.datetime,
 ) -> None:
-    """Save what an account's last reading cost and came to; ``calls`` are counted with it. Call it once for each reading."""
+    """Save what a cycle's reading of an account came to, and count its requests. Called once for each reading."""
     row = {
         "account_id": account_id,
-        "rate_limit": rate_limit,
-        "rate_remaining": rate_remaining,
         "complete": complete,
         "incomplete_why": incomplete_why,
         "read_at": read_at,
+        "asked_at": asked_at,
     }
     with connection.transaction():
-        connection.execute(statement("save_account_usage"), row)
-        if calls is not None:
-            add_totals(connection, [calls])
+        connection.execute(statement("save_account_reading"), row)
+        save_account_requests(
+            connection,
+            Addition(TotalName.CYCLE_API_CALLS, calls, account_id=account_id),
+            rate_limit=rate_limit,
+            rate_remaining=rate_remaining,
+            asked_at=asked_at,
+        )
+
+
+def save_account_requests(
+    connection: Connection,
+    calls: Addition,
+    *,
+    rate_limit: int | None,
+    rate_remaining: int | None,
+    asked_at: dt.datetime,
+) -> None:
+    """Count requests that were sent to an account, and save what the exchange said is left of its minute."""
+    row = {
+        "account_id": calls.account_id,
+        "rate_limit": rate_limit,
+        "rate_remaining": rate_remaining,
+        "asked_at": asked_at,
+    }
+    with connection.transaction():
+        connection.execute(statement("save_account_requests"), row)
+        add_totals(connection, [calls])

@@ -91,9 +91,10 @@ CREATE TABLE recon.account_usage (
   account_id     text PRIMARY KEY,
   rate_limit     integer,
   rate_remaining integer,                                    -- NULL: the exchange did not say
-  complete       boolean NOT NULL,
+  asked_at       timestamptz NOT NULL,                       -- when the last requests were sent, whoever sent them
+  complete       boolean,                                    -- of the cycle's last reading; NULL: no cycle has read it yet
   incomplete_why text NOT NULL DEFAULT '',
-  read_at        timestamptz NOT NULL
+  read_at        timestamptz
 );
 
 -- Counters that only grow, whatever is pruned elsewhere: what /metrics shows as counters.

@@ -94,7 +94,13 @@ def test_the_list_of_commands_and_evaluate_import_neither_dagster_nor_alpaca() -
 
 def test_one_dagster_yaml_takes_its_database_from_the_environment_and_sends_nothing_anywhere() -> None:
     instance = yaml.safe_load((TOP / "dagster.yaml").read_text())
-    assert instance["storage"] == {"postgres": {"postgres_url": {"env": "DAGSTER_POSTGRES_URL"}}}
+    assert instance["storage"] == {
+        "custom": {
+            "module": "recon_pipeline.defs.storage",
+            "class": "PooledPostgresStorage",
+            "config": {"postgres_url": {"env": "DAGSTER_POSTGRES_URL"}},
+        }
+    }
     assert instance["telemetry"] == {"enabled": False}
     assert instance["run_retries"]["retry_on_asset_or_op_failure"] is False
     assert instance["run_queue"]["dequeue_interval_seconds"] == 1

@@ -109,7 +109,7 @@ def presented_token(authorizations: list[str]) -> bytes | None:
     scheme, _, rest = authorizations[0].strip().partition(" ")
     rest = rest.strip()
     if scheme.lower() == "bearer":
-        return rest.encode("utf-8", "replace")
+        return rest.encode("latin-1", "replace")  # as it was on the wire
     if scheme.lower() == "basic":
         try:
             _, colon, password = base64.b64decode(rest, validate=True).partition(b":")

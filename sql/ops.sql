@@ -54,7 +54,7 @@ ORDER BY name, profile_id, account_id;
 
 -- name: ops_accounts
 -- Reads profiles and account_usage whole; primary key of recon.watermarks. An account that was never read has NULLs.
-SELECT account_id, u.rate_limit, u.rate_remaining, u.complete, u.incomplete_why, u.read_at, w.covered_until
+SELECT account_id, u.rate_limit, u.rate_remaining, u.complete, u.incomplete_why, u.read_at, u.asked_at, w.covered_until
 FROM (SELECT DISTINCT account_id FROM recon.profile_accounts) AS a
 FULL JOIN recon.account_usage AS u USING (account_id)
 LEFT JOIN (SELECT account_id, covered_until FROM recon.watermarks WHERE stream = 'fills') AS w USING (account_id)

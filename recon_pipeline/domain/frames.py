@@ -60,34 +60,54 @@ def _empty(schema: Schema) -> pd.DataFrame:
 def frame_of(schema: Schema, columns: Mapping[str, Sequence[Any] | NDArray[Any] | pd.Series]) -> pd.DataFrame:
     """The columns, all of one length, as a frame of ``schema``: text and prices as objects, numbers as they are.
 
-    Every column is given pandas with its type and index, which spares it the inference (and small frames most of their
-    cost).
+    :raises ValueError: the columns differ in length
     """
-    index = pd.RangeIndex(len(columns[schema.columns[0].name]))
-    data: dict[str, pd.Series] = {}
+    count = len(columns[schema.columns[0].name])
+    arrays = []
     for column in schema.columns:
         values = columns[column.name]
         if isinstance(values, pd.Series):
             values = values.to_numpy()
         if column.type in _NUMERIC:
-            data[column.name] = pd.Series(np.asarray(values), index=index, copy=False)
-            continue
-        if not (isinstance(values, np.ndarray) and values.dtype == object):
-            values = np.fromiter(values, dtype=object, count=len(index))
-        data[column.name] = pd.Series(values, index=index, dtype=object, copy=False)
-    frame = pd.DataFrame(data, index=index, copy=False)
+            values = np.asarray(values)
+        elif not (isinstance(values, np.ndarray) and values.dtype == object):
+            values = np.fromiter(values, dtype=object, count=len(values))
+        if len(values) != count:
+            raise ValueError(f"column {column.name} of {schema.name} has {len(values)} values, the first has {count}")
+        arrays.append(values)
+    frame = _together(arrays) if count <= _FEW_ROWS else _side_by_side(arrays, count)
     # Names as Python text: a look-up of a column is a third faster than in pandas' Arrow text, and there are thousands.
     frame.columns = _names(schema)
     return frame
 
 
+def _together(arrays: Sequence[NDArray[Any]]) -> pd.DataFrame:
+    """A small frame whose columns of one type lie in one block: most of what a small frame costs is paid by the block."""
+    places: dict[np.dtype[Any], list[int]] = {}
+    for place, array in enumerate(arrays):
+        places.setdefault(array.dtype, []).append(place)
+    blocks = []
+    for dtype, at in places.items():
+        block = np.empty((len(at), len(arrays[0])), dtype=dtype)
+        for row, place in enumerate(at):
+            block[row] = arrays[place]
+        blocks.append(pd.DataFrame(block.T, dtype=dtype, copy=False))
+    if len(blocks) == 1:
+        return blocks[0]
+    found = {place: position for position, place in enumerate(place for at in places.values() for place in at)}
+    return pd.concat(blocks, axis=1).iloc[:, [found[place] for place in range(len(arrays))]]
+
+
+def _side_by_side(arrays: Sequence[NDArray[Any]], count: int) -> pd.DataFrame:
+    """A large frame without a copy. Every column is given pandas with its type and index, which spares it the inference."""
+    index = pd.RangeIndex(count)
+    data = {at: pd.Series(array, index=index, dtype=array.dtype, copy=False) for at, array in enumerate(arrays)}
+    return pd.DataFrame(data, index=index, copy=False)
+
+
 @cache
 def _names(schema: Schema) -> pd.Index[str]:
     return pd.Index(schema.names, dtype=object)
-
-
-_FEW_ROWS: Final = 2_000
-"""Up to here a frame is cheap to copy whole."""
 
 
 @cache
@@ -117,6 +137,10 @@ _DTYPES: Final[dict[str, str]] = {
     "list": "object",
     "money": "object",
 }
+
+
+_FEW_ROWS: Final = 2_000
+"""Up to here a frame is cheap to copy whole."""
 
 
 def _text(name: str, description: str) -> Column:

@@ -1,6 +1,10 @@
 -- What `recon serve` reads, all in one read-only transaction every few seconds: the pipeline's own tables, and of the bots' tables
 -- only profiles and trading_control. Nothing here writes, and no statement reads more the longer the pipeline runs.
 
+-- name: ops_never_write
+-- No lock, no table: for the rest of the session a statement that would write is an error.
+SELECT set_config('default_transaction_read_only', 'on', false);
+
 -- name: ops_profiles
 -- Reads the table profiles whole: it has one row per bot. created_at is NULL where the table has no such column.
 SELECT a.profile_id, a.user_id, a.account_id, a.enabled, recon.to_time(p.item ->> 'created_at') AS created_at

@@ -97,6 +97,7 @@ class SnapshotReader:
             )
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             connection.read_only = True
+            connection.execute(statement("ops_never_write"))
             self._connection = connection
         return self._connection
 

@@ -9,15 +9,18 @@ import datetime as dt
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from recon_pipeline.cycle.ports import CycleExchange
 from recon_pipeline.exchange.credentials import AccountCredentials
-from recon_pipeline.exchange.gateway import AccountReading, LookupResult, Unknown, Usage
+from recon_pipeline.exchange.gateway import AccountReading, FoundOrders, LookupResult, Unknown, Usage, WantedOrder
 from recon_pipeline.exchange.rate_budget import RateBudgets
 from recon_pipeline.ledger.database import Row
 from recon_pipeline.ledger.evidence_store import EvidenceStore
 from recon_pipeline.ledger.reads import PauseState, PostgresLedger
 from recon_pipeline.settings import SettingError, Settings, read_settings
+
+if TYPE_CHECKING:
+    from recon_pipeline.exchange.reader import AlpacaReader
 
 _HOUR_MS = 3_600_000
 
@@ -109,7 +112,7 @@ class KeyedReader:
         self._account_ids = sorted(set(account_ids))
         self._store = store
         self._lock = threading.Lock()
-        self._reader: CycleExchange | None = None
+        self._reader: AlpacaReader | None = None
         self._missing: dict[str, str] = {}
 
     def read_account(self, account_id: str, *, since_ms: int, now_ms: int) -> AccountReading:
@@ -126,16 +129,24 @@ class KeyedReader:
             return [Unknown(self._missing[account_id], transient=False) for _ in orders]
         return reader.look_up_all(account_id, orders)
 
+    def find_orders(self, account_id: str, orders: Sequence[WantedOrder], *, bulk_pages: int) -> FoundOrders:
+        """Look for many orders: in pages, at most ``bulk_pages``, then one by one."""
+        reader = self._connected()
+        if account_id in self._missing:
+            text = self._missing[account_id]
+            return FoundOrders(tuple(Unknown(text, transient=False) for _ in orders), error=text)
+        return reader.find_orders(account_id, orders, bulk_pages=bulk_pages)
+
     def usage_of(self, account_id: str) -> Usage:
         """Return what the account's requests have come to."""
         return self._connected().usage_of(account_id)
 
-    def _connected(self) -> CycleExchange:
+    def _connected(self) -> "AlpacaReader":
         with self._lock:
             self._reader = self._reader or self._connect()
             return self._reader
 
-    def _connect(self) -> CycleExchange:
+    def _connect(self) -> "AlpacaReader":
         from recon_pipeline.exchange.alpaca import ClientLimits
         from recon_pipeline.exchange.evidence import ReadingPolicy
         from recon_pipeline.exchange.reader import AlpacaReader

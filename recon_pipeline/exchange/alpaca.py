@@ -197,11 +197,21 @@ class AlpacaClient:
                 return orders
         raise UnreadableAnswerError(f"more than {max_pages * ORDERS_PAGE} open orders were listed")
 
-    def orders_page(self, *, after_order_id: str = "", status: str = "all", limit: int = ORDERS_PAGE) -> list[Raw]:
-        """Return the orders submitted after the given one, oldest first."""
+    def orders_page(
+        self,
+        *,
+        after_order_id: str = "",
+        after: str = "",
+        until: str = "",
+        status: str = "all",
+        limit: int = ORDERS_PAGE,
+    ) -> list[Raw]:
+        """Return one page of orders, oldest submission first: behind the given one, or submitted between two instants.
+
+        The exchange takes either a place or a span of time.
+        """
         query: dict[str, Any] = {"status": status, "direction": "asc", "limit": limit, "nested": "false"}
-        if after_order_id:
-            query["after_order_id"] = after_order_id
+        query |= {k: v for k, v in (("after_order_id", after_order_id), ("after", after), ("until", until)) if v}
         return self._get("/orders", query, _objects_with_id)
 
     def fills(

@@ -23,13 +23,13 @@ A failure is a value as soon as it leaves this package: ``read_account`` hands b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import pandas as pd
 
-from recon_pipeline.domain.frames import EXCHANGE_ORDERS, POSITIONS, Column, Schema
+from recon_pipeline.domain.frames import EXCHANGE_ORDERS, NO_TIME, POSITIONS, Column, Schema
 
 EXECUTIONS = Schema(
     "executions",
@@ -251,6 +251,8 @@ class Unknown:
 
     error: str
     transient: bool = True
+    asked: bool = True
+    """False where the search ended before it came to the order: requests or time were used up, or nothing was answered"""
 
 
 LookupResult = Found | Absent | Unknown
@@ -261,4 +263,45 @@ class OrderLookup(Protocol):
 
     def look_up(self, account_id: str, *, order_id: str, client_order_id: str = "") -> LookupResult:
         """Look an order up by its id, then by its client id."""
+        ...
+
+
+@dataclass(frozen=True)
+class WantedOrder:
+    """An order to look for, as the ledger names it."""
+
+    order_id: str
+    """the exchange's id, or the client's"""
+    client_order_id: str = ""
+    placed_at_ms: int = NO_TIME
+    """about when it was placed: where pages are looked at for it"""
+
+
+@dataclass(frozen=True)
+class FoundOrders:
+    """What a search for many orders of one account brought, and what it cost."""
+
+    results: tuple[LookupResult, ...]
+    """in the order of what was wanted"""
+    api_calls: int = 0
+    """requests sent, repeated ones included"""
+    rate_remaining: int | None = None
+    """what the exchange last reported as left of the minute"""
+    in_bulk: int = 0
+    """orders answered by pages"""
+    singly: int = 0
+    """orders asked for one by one"""
+    error: str = ""
+    """why the search ended before its end, or could not begin"""
+
+
+class OrderFinder(Protocol):
+    """Looks for many orders at once. Failures of the exchange are values, never exceptions."""
+
+    def find_orders(self, account_id: str, orders: Sequence[WantedOrder], *, bulk_pages: int) -> FoundOrders:
+        """Look for the orders in pages, at most ``bulk_pages``, and for those that are on none one by one."""
+        ...
+
+    def usage_of(self, account_id: str) -> Usage:
+        """What the reader's requests to the account have come to."""
         ...

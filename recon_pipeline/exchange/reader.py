@@ -12,28 +12,28 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from uuid import UUID
 
 from recon_pipeline.exchange.alpaca import AlpacaClient, ClientLimits
+from recon_pipeline.exchange.bulk import OrderSearch
 from recon_pipeline.exchange.credentials import AccountCredentials
 from recon_pipeline.exchange.evidence import Reading, ReadingPolicy
 from recon_pipeline.exchange.evidence_store import EvidenceStore
 from recon_pipeline.exchange.gateway import (
-    Absent,
     AccountMismatchError,
     AccountReading,
     CredentialsError,
     ExchangeError,
     ExchangeReader,
-    Found,
+    FoundOrders,
     LookupResult,
     Unknown,
     Usage,
+    WantedOrder,
 )
+from recon_pipeline.exchange.lookups import look_up
 from recon_pipeline.exchange.rate_budget import RateBudgets, Timing
 
 _LOG = logging.getLogger(__name__)
-_LONGEST_CLIENT_ID = 128
 
 
 class AlpacaReader:
@@ -96,7 +96,16 @@ class AlpacaReader:
         except ExchangeError as error:
             return [Unknown(str(error), transient=error.transient) for _ in orders]
         with client:
-            return [_look_up(client, order_id.strip(), client_id.strip()) for order_id, client_id in orders]
+            return [look_up(client, order_id.strip(), client_id.strip()) for order_id, client_id in orders]
+
+    def find_orders(self, account_id: str, orders: Sequence[WantedOrder], *, bulk_pages: int) -> FoundOrders:
+        """Look for the orders with one client: in pages, at most ``bulk_pages``, then one by one. Failures are values."""
+        try:
+            client = self._client(account_id)
+        except ExchangeError as error:
+            return FoundOrders(tuple(Unknown(str(error), transient=error.transient) for _ in orders), error=str(error))
+        with client:
+            return OrderSearch(client, orders, bulk_pages=bulk_pages).run()
 
     def usage_of(self, account_id: str) -> Usage:
         """Return what the finished readings and look-ups of the account have cost, and what is left of its minute."""
@@ -138,37 +147,6 @@ class AlpacaReader:
             owner = self._claimed.setdefault(exchange_account, account_id)
         if owner != account_id:
             raise AccountMismatchError(f"accounts {owner!r} and {account_id!r} are the same exchange account")
-
-
-def _look_up(client: AlpacaClient, order_id: str, client_order_id: str) -> LookupResult:
-    asked: list[str] = []
-    try:
-        if _is_uuid(order_id):
-            found = client.order(order_id)
-            if isinstance(found, Found):
-                return found
-            asked.append(order_id)
-        for client_id in dict.fromkeys((client_order_id, order_id)):
-            if not client_id:
-                continue
-            if len(client_id) > _LONGEST_CLIENT_ID:
-                return Unknown(f"the id {client_id[:20]}... is longer than the exchange allows", transient=False)
-            found = client.order_by_client_id(client_id)
-            if isinstance(found, Found):
-                return found
-            asked.append(client_id)
-    except ExchangeError as error:
-        return Unknown(str(error), transient=error.transient)
-    if not asked:
-        return Unknown("the order has no id to ask for", transient=False)
-    return Absent(tuple(dict.fromkeys(asked)))
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return str(UUID(text)) == text.lower()
-    except ValueError:
-        return False
 
 
 class SharedReadings:

@@ -46,14 +46,14 @@ CREATE INDEX order_sync_runs_began_idx ON recon.order_sync_runs (began_at DESC);
 CREATE TABLE recon.order_events (
   id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   account_id      text NOT NULL,
-  event_key       text NOT NULL,                             -- the execution's id, else what makes the event what it is
+  event_key       text NOT NULL,                             -- event and execution's id, else what makes the event what it is
   event           text NOT NULL,                             -- new, fill, partial_fill, canceled, ...
   order_id        text NOT NULL DEFAULT '',
   client_order_id text NOT NULL DEFAULT '',
   happened_at     timestamptz,
   received_at     timestamptz NOT NULL,
   profile_id      text NOT NULL DEFAULT '',                  -- whose it turned out to be
-  outcome         text NOT NULL DEFAULT 'waiting',           -- waiting, written, in_line, needs_cycle, foreign
+  outcome         text NOT NULL DEFAULT 'waiting',           -- a word of domain.order_events.EventOutcome
   detail          text NOT NULL DEFAULT '',
   needs_cycle     boolean NOT NULL DEFAULT false,            -- the profile has to be reconciled because of it
   handled_at      timestamptz,
@@ -63,6 +63,7 @@ CREATE TABLE recon.order_events (
 CREATE INDEX order_events_waiting_idx ON recon.order_events (account_id, id) WHERE handled_at IS NULL;
 CREATE INDEX order_events_needs_cycle_idx ON recon.order_events (id) WHERE needs_cycle;
 CREATE INDEX order_events_received_idx ON recon.order_events (received_at);
+CREATE INDEX order_events_order_idx ON recon.order_events (order_id, account_id);
 
 -- One row for each account that a stream process listens to.
 CREATE TABLE recon.order_streams (

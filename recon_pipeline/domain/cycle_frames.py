@@ -34,6 +34,7 @@ LEDGER_ORDERS = Schema(
         Column("executed_e9", "quantity", "what the row says was executed; 0 where its status books nothing", _E9),
         Column("price", "price", "price of the row", "quote currency per unit"),
         Column("time_ms", "instant", "timestamp, else created_at", _MS),
+        Column("created_at_ms", "instant", "created_at", _MS),
         Column("filled_at_ms", "instant", "time of the execution where the row has one", _MS),
         Column("activity_ms", "instant", "the latest of updated_at, created_at and timestamp: local activity", _MS),
         Column("sub_tag", "text", "attribution tag"),

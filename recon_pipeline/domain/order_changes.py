@@ -17,7 +17,7 @@ from recon_pipeline.domain.frames import NO_TIME
 from recon_pipeline.domain.instants import iso_ms
 from recon_pipeline.domain.order_matching import OrderClass, class_of_order, class_of_status
 from recon_pipeline.domain.quantities import EPSILON_E9, decimal_text, decimal_text_e9
-from recon_pipeline.domain.terms import ENTRY
+from recon_pipeline.domain.terms import ENTRY, UNKNOWN_STATUS
 
 CANCELED: Final = "canceled"
 BOT_SOURCE: Final = "BOT"
@@ -88,11 +88,43 @@ def canceled_as_absent(row: Any, *, confirmations: int, first_missing_ms: int) -
         expected=row.record,
         cause={
             "rule": "order_unknown_to_exchange",
-            "asked": [key for key in (row.order_id, row.client_order_id) if key],
+            "asked": _asked(row),
             "confirmations": confirmations,
             "first_missing_at": iso_ms(first_missing_ms),
             **_was(row),
         },
+    )
+
+
+def marked_unknown(row: Any, *, placed_at_ms: int, now_ms: int) -> OrderChange:
+    """The update of a row whose old order the exchange denies: it keeps blocking its trade until a person decides."""
+    return OrderChange(
+        profile_id=row.profile_id,
+        trade_id=row.trade_id,
+        order_id=row.order_id,
+        handler=Handler.STATUS,
+        values={"status": UNKNOWN_STATUS},
+        expected=row.record,
+        cause={
+            "rule": "order_unknown_for_a_day",
+            "asked": _asked(row),
+            "placed_at": iso_ms(placed_at_ms),
+            "age_seconds": (now_ms - placed_at_ms) // 1000,
+            **_was(row),
+        },
+    )
+
+
+def given_up(row: Any, *, decided_by: str, reason: str) -> OrderChange:
+    """The update of a row that says ``unknown`` and that a person gives up, while the exchange still denies its order."""
+    return OrderChange(
+        profile_id=row.profile_id,
+        trade_id=row.trade_id,
+        order_id=row.order_id,
+        handler=Handler.CANCEL,
+        values={"status": CANCELED},
+        expected=row.record,
+        cause={"rule": "person_decided", "decided_by": decided_by, "reason": reason, "asked": _asked(row), **_was(row)},
     )
 
 
@@ -170,6 +202,11 @@ def facts_of(fact: Any) -> dict[str, object]:
         if getattr(fact, name):
             said[name] = getattr(fact, name)
     return said
+
+
+def _asked(row: Any) -> list[str]:
+    """The ids that the exchange was asked for."""
+    return [key for key in (row.order_id, row.client_order_id) if key]
 
 
 def _was(row: Any) -> dict[str, object]:

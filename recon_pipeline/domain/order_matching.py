@@ -254,6 +254,7 @@ def _inserted(change: OrderChange) -> tuple[Any, ...]:
         "executed_e9": 0 if executed is None else to_e9(executed),
         "price": parse_decimal(values.get("price")),
         "time_ms": NO_TIME if at is None else at,
+        "created_at_ms": NO_TIME,
         "filled_at_ms": NO_TIME if filled_at is None else filled_at,
         "activity_ms": NO_TIME,
         "defect": "",

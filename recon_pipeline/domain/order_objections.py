@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from recon_pipeline.domain.frames import NO_TIME
 from recon_pipeline.domain.order_keys import Kind
-from recon_pipeline.domain.order_matching import OrderClass, class_of_order
+from recon_pipeline.domain.order_matching import OrderClass, class_of_order, class_of_status
 from recon_pipeline.domain.quantities import EPSILON_E9, decimal_text_e9
 from recon_pipeline.domain.terms import NoEvidence, RowDefect
 
@@ -39,6 +39,10 @@ class OrderReason(StrEnum):
     OUT_OF_SCOPE = "symbol_out_of_scope"
     EXECUTED_BUT_UNKNOWN = "executed_order_unknown_to_exchange"
     """the row says that something was executed, the exchange that it does not know the order"""
+    MARKED_UNKNOWN = "marked_unknown"
+    """the row says ``unknown`` and the exchange does not know the order: no cycle cancels it, a person decides"""
+    NOT_MARKED_UNKNOWN = "not_marked_unknown"
+    """a person has given the order up, and its row doesn't say ``unknown`` or says that something was executed"""
     UNMAPPED_TRADE = "unmapped_trade"
     """a live order of the profile that names no trade"""
     AMBIGUOUS = "ambiguous_attribution"
@@ -110,6 +114,11 @@ def correction_objection(row: Any, fact: Any, owner: Any | None) -> Objection | 
         if not action_of(row, owner):
             return Objection(OrderReason.NO_ACTION)
     return None
+
+
+def says_executed(row: Any) -> bool:
+    """Whether the row says that something was executed, be it in a quantity that can't be read."""
+    return class_of_status(row.status) is OrderClass.PARTIAL or row.executed_e9 > 0
 
 
 def action_of(row: Any, owner: Any | None) -> str:

@@ -34,6 +34,7 @@ from recon_pipeline.domain.corrections import Handler, Stage
 from recon_pipeline.domain.cycle_frames import ORDER_CONFIRMATIONS, CycleInputs
 from recon_pipeline.domain.cycle_policy import OrderParityPolicy
 from recon_pipeline.domain.frames import Column, Schema, frame_of, rows_of
+from recon_pipeline.domain.instants import iso_ms
 from recon_pipeline.domain.order_changes import canceled_as_absent, corrected, discovered, facts_of, superseded
 from recon_pipeline.domain.order_discovery import Owners, discover, known_by_trade
 from recon_pipeline.domain.order_draft import OrderDraft
@@ -47,10 +48,24 @@ from recon_pipeline.domain.order_matching import (
     is_recent,
     keep_first,
 )
-from recon_pipeline.domain.order_objections import Objection, OrderReason, action_of, correction_objection
+from recon_pipeline.domain.order_objections import (
+    Objection,
+    OrderReason,
+    action_of,
+    correction_objection,
+    says_executed,
+)
 from recon_pipeline.domain.quantities import EPSILON_E9, decimal_text_e9
-from recon_pipeline.domain.stage_plan import CitedKey, StagePlan, in_finding_order, owners_of, selected_profiles
+from recon_pipeline.domain.stage_plan import (
+    CitedKey,
+    StagePlan,
+    citations,
+    in_finding_order,
+    owners_of,
+    selected_profiles,
+)
 from recon_pipeline.domain.superseding import supersede
+from recon_pipeline.domain.terms import UNKNOWN_STATUS
 
 RowKey = tuple[str, str]
 """(profile id, key of the row in orders)"""
@@ -91,7 +106,8 @@ def orders_to_look_up(inputs: CycleInputs, policy: OrderParityPolicy, *, now_ms:
     """The rows of selected profiles that may still execute and whose order the reading did not bring.
 
     One row per look-up (profile_id, account_id, order_id, client_order_id), account by account, the row that moved longest
-    ago first; at most ``policy.max_lookups`` of an account, none that moved within the quiet period or is out of scope.
+    ago first, rows that wait for a person's decision (``unknown``) last: they must not keep others from being asked about.
+    At most ``policy.max_lookups`` of an account, none that moved within the quiet period or is out of scope.
     """
     found: list[tuple[str, ...]] = []
     for account in accounts_of(inputs):
@@ -102,7 +118,7 @@ def orders_to_look_up(inputs: CycleInputs, policy: OrderParityPolicy, *, now_ms:
             and account.manages(row.profile_id, row.symbol_token)
             and not is_recent(row.activity_ms, now_ms, policy.quiet_ms)
         ]
-        listed.sort(key=lambda row: (row.activity_ms, row.profile_id, row.order_id))
+        listed.sort(key=lambda row: (row.status == UNKNOWN_STATUS, row.activity_ms, row.profile_id, row.order_id))
         distinct = dict.fromkeys(
             (row.profile_id, account.account_id, row.order_id, row.client_order_id) for row in listed
         )
@@ -149,14 +165,12 @@ def plan_order_parity(
     looked_up = _LookedUp(asked, absent, unknown, before)
     remembered: list[tuple[Any, ...]] = []
     cited: dict[CitedKey, Any] = {}
-    owners_by_account: dict[str, dict[str, Any]] = {}
-    for owner in rows_of(ownership):
-        owners_by_account.setdefault(owner.account_id, {})[owner.order_id] = owner
+    owners_by_account = owners_by_account_of(ownership)
     accounts = list(accounts_of(inputs))
     for account in accounts:
         owners = owners_by_account.get(account.account_id, {})
         cited |= {(account.account_id, fact.order_id): fact for fact in account.fact_list}
-        _correct_matched(account, owners, draft, policy=policy, now_ms=now_ms)
+        correct_matched(account, owners, draft, policy=policy, now_ms=now_ms)
         by_trade = known_by_trade(account, owners)
         _correct_by_trade(account, owners, by_trade, draft, policy=policy, now_ms=now_ms)
         taken = frozenset(fact.order_id for fact in by_trade.values())
@@ -168,8 +182,7 @@ def plan_order_parity(
     for change in order:
         if change.handler is Handler.SUPERSEDE:
             draft.count(change.profile_id, "superseded")
-    account_of = dict(zip(inputs.profiles["profile_id"], inputs.profiles["account_id"], strict=True))
-    keys = {(account_of[c.profile_id], c.exchange_order_id) for c in order if c.exchange_order_id}
+    executed_e9, client_order_ids = citations(order, cited, inputs.profiles)
     return OrderParityPlan(
         stage=Stage.ORDER_PARITY,
         profiles=owners_of(inputs.profiles),
@@ -177,16 +190,27 @@ def plan_order_parity(
         skipped=skipped,
         changes=tuple(order),
         findings=in_finding_order([*draft.findings, *superseding.findings]),
-        executed_e9={key: int(cited[key].executed_e9) for key in sorted(keys)},
-        client_order_ids={key: cited[key].client_order_id for key in sorted(keys) if cited[key].client_order_id},
+        executed_e9=executed_e9,
+        client_order_ids=client_order_ids,
         confirmations=_confirmations(remembered),
     )
 
 
-def _correct_matched(
+def owners_by_account_of(ownership: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Rows of OWNERSHIP by account and order id."""
+    found: dict[str, dict[str, Any]] = {}
+    for owner in rows_of(ownership):
+        found.setdefault(owner.account_id, {})[owner.order_id] = owner
+    return found
+
+
+def correct_matched(
     account: AccountOrders, owners: Owners, draft: OrderDraft, *, policy: OrderParityPolicy, now_ms: int
 ) -> None:
-    """Make the rows that an id matches with an order say what the order says; of several rows of one order, one."""
+    """Make the rows that an id matches with an order say what the order says; of several rows of one order, one.
+
+    Changes, findings and counters go to ``draft``.
+    """
     matches = account.matches
     for at in np.flatnonzero(matches.two_orders).tolist():
         row = account.row(at)
@@ -204,7 +228,7 @@ def _correct_matched(
             continue
         # Of an order that executed nothing and is over no row is kept open; of any other the rest is given up for one.
         for row in (kept, *others) if class_of_order(fact) is OrderClass.DEAD else (kept,):
-            if not in_line(row, fact) and _is_due(account, row, draft, policy=policy, now_ms=now_ms):
+            if not in_line(row, fact) and is_due(account, row, draft, policy=policy, now_ms=now_ms):
                 draft.count(row.profile_id, "mismatch_count")
                 _correct(row, fact, owners.get(fact.order_id), draft)
 
@@ -219,7 +243,7 @@ def _correct(row: Any, fact: Any, owner: Any | None, draft: OrderDraft) -> None:
     draft.changes.append(corrected(row, fact, action=action_of(row, owner), matched_by=by))
 
 
-def _is_due(account: AccountOrders, row: Any, draft: OrderDraft, *, policy: OrderParityPolicy, now_ms: int) -> bool:
+def is_due(account: AccountOrders, row: Any, draft: OrderDraft, *, policy: OrderParityPolicy, now_ms: int) -> bool:
     """Whether the row may be touched now at all."""
     if is_recent(row.activity_ms, now_ms, policy.quiet_ms):
         draft.count(row.profile_id, "postponed_quiet")
@@ -248,7 +272,7 @@ def _correct_by_trade(
     for at, fact in sorted(by_trade.items()):
         row, owner = account.row(at), owners[fact.order_id]
         executed = fact.executed_e9 > EPSILON_E9
-        if (in_line(row, fact) and not executed) or not _is_due(account, row, draft, policy=policy, now_ms=now_ms):
+        if (in_line(row, fact) and not executed) or not is_due(account, row, draft, policy=policy, now_ms=now_ms):
             continue
         draft.count(row.profile_id, "mismatch_count")
         objection = correction_objection(row, fact, owner)
@@ -278,6 +302,7 @@ def _confirm(
 ) -> Iterator[tuple[Any, ...]]:
     """Count the exchange's answers that it does not know an order; cancel the row when there are enough.
 
+    A row that says ``unknown`` is never canceled here: a person decides, and is told as long as the exchange denies the order.
     Yields what is remembered: ORDER_CONFIRMATIONS of the rows that are still missing. A row that was not asked for, or got
     any other answer, keeps its count.
     """
@@ -288,14 +313,21 @@ def _confirm(
             continue
         known = looked_up.before.get(key)
         count, first, last = (0, now_ms, now_ms) if known is None else tuple(known)[2:5]
-        if _is_due(account, row, draft, policy=policy, now_ms=now_ms):
+        if is_due(account, row, draft, policy=policy, now_ms=now_ms):
             draft.count(row.profile_id, "missing_from_exchange")
             if key in looked_up.absent:
                 if known is None or now_ms - last >= policy.confirmation_spacing_ms:
                     count, last = count + 1, now_ms
-                _decide_absent(row, draft, count=int(count), first_ms=int(first), needed=policy.missing_confirmations)
+                if row.status != UNKNOWN_STATUS:
+                    _decide_absent(
+                        row, draft, count=int(count), first_ms=int(first), needed=policy.missing_confirmations
+                    )
             else:
                 draft.count(row.profile_id, "unknown_answers" if key in looked_up.asked else "not_asked")
+            if row.status == UNKNOWN_STATUS and count:
+                # Said while it lasts, whether this cycle came to ask or not.
+                about = {"confirmations": int(count), "first_missing_at": iso_ms(int(first))}
+                draft.about_row(row, Objection(OrderReason.MARKED_UNKNOWN), **about)
         if count:
             yield (*key, int(count), int(first), int(last))
 
@@ -303,7 +335,7 @@ def _confirm(
 def _decide_absent(row: Any, draft: OrderDraft, *, count: int, first_ms: int, needed: int) -> None:
     if count < needed:
         draft.count(row.profile_id, "awaiting_confirmation")
-    elif row.executed_e9 > 0:
+    elif says_executed(row):
         executed = decimal_text_e9(row.executed_e9)
         draft.about_row(row, Objection(OrderReason.EXECUTED_BUT_UNKNOWN), executed=executed, confirmations=count)
     else:

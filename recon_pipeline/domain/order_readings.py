@@ -27,7 +27,8 @@ _ORDERED_KEYS: Final = ("qty", "quantity")
 _FACT_ORDERED_KEYS: Final = ("qty", "amount")
 _ENDED_KEYS: Final = ("canceled_at", "expired_at", "failed_at", "replaced_at")
 _CREATED_KEYS: Final = ("created_at", "submitted_at")
-_ACTIVITY_KEYS: Final = ("updated_at", "created_at", "timestamp")
+_ACTIVITY_KEYS: Final = ("updated_at", "timestamp")
+"""beside ``created_at``"""
 _NOTHING: Final[Record] = {}
 
 
@@ -43,11 +44,15 @@ def ledger_orders_frame(records: Iterable[Record]) -> pd.DataFrame:
     read = lifecycle_rows_frame(rows)
     books = read["status"].isin(list(FILLED_STATUSES)).tolist()
     executed = [units if booked else 0 for units, booked in zip(read["qty_e9"].tolist(), books, strict=True)]
+    created = [_instant(row.get("created_at")) for row in rows]
     columns: dict[str, Any] = {name: read[name] for name in LEDGER_ORDERS.names if name in read.columns}
     columns |= {
+        "created_at_ms": np.array(created, dtype=np.int64),
         "ordered_e9": integer_array([_units(_first(row, _ORDERED_KEYS)) for row in rows]),
         "executed_e9": integer_array(executed),
-        "activity_ms": np.array([_latest(row, _ACTIVITY_KEYS) for row in rows], dtype=np.int64),
+        "activity_ms": np.array(
+            [max(at, _latest(row, _ACTIVITY_KEYS)) for at, row in zip(created, rows, strict=True)], dtype=np.int64
+        ),
         "source": [text_of(row.get("source")) for row in rows],
         "record": [compared_record(row) for row in rows],
     }

@@ -86,3 +86,19 @@ def owners_of(profiles: pd.DataFrame) -> dict[str, tuple[str, str]]:
 def in_finding_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """The findings in an order that no input order decides."""
     return tuple(sorted(findings, key=lambda f: (f.profile_id, f.reason, f.trade_id, f.exchange_order_id, f.order_id)))
+
+
+def citations(
+    changes: Iterable[OrderChange], cited: Mapping[CitedKey, Any], profiles: pd.DataFrame
+) -> tuple[dict[CitedKey, int], dict[CitedKey, str]]:
+    """Executed quantity and client order id of the orders that the changes cite, by their keys in order.
+
+    :param cited: rows of ORDER_FACTS
+    :param profiles: PROFILES
+    """
+    account_of = dict(zip(profiles["profile_id"], profiles["account_id"], strict=True))
+    keys = sorted({(account_of[change.profile_id], change.exchange_order_id) for change in changes} & set(cited))
+    return (
+        {key: int(cited[key].executed_e9) for key in keys},
+        {key: cited[key].client_order_id for key in keys if cited[key].client_order_id},
+    )

@@ -140,6 +140,8 @@ _ACTIONS: Final = {
 }
 FILLED_STATUSES: Final = frozenset({"filled", "partially_filled"})
 """Statuses of the ledger whose quantity counts."""
+UNKNOWN_STATUS: Final = "unknown"
+"""Status of a row whose order the exchange has denied for so long that a person has to decide. It may still execute."""
 FINAL_UNFILLED_STATUSES: Final = frozenset(
     {"canceled", "expired", "rejected", "replaced", "done_for_day", "failed", "error"}
 )

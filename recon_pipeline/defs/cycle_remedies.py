@@ -23,6 +23,7 @@ SEE_RUNBOOK: Final = "See the runbook."
 
 _SWITCH: Final[dict[Stage, str]] = {
     Stage.ORDER_PARITY: "ENABLE_RECON_ORDER_PARITY",
+    Stage.ORDER_STATUS: "ENABLE_RECON_ORDER_STATUS_SYNC",
     Stage.ORDER_COVERAGE: "ENABLE_RECON_ORDER_COVERAGE",
     Stage.EXIT_BACKFILL: "ENABLE_RECON_EXIT_BACKFILL",
     Stage.INTEGRITY_WATCHDOG: "ENABLE_RECON_INTEGRITY_WATCHDOG",
@@ -93,6 +94,10 @@ _ORDERS: Final[dict[str, str]] = {
     OrderReason.OUT_OF_SCOPE: "Its symbol is not managed: manage the symbol, or leave it.",
     OrderReason.EXECUTED_BUT_UNKNOWN: "The ledger says it executed, the exchange does not know it: wrong account or "
     "wrong id. Look it up.",
+    OrderReason.MARKED_UNKNOWN: "The exchange has not known this order for so long that its row says unknown, and it blocks its "
+    "trade. Decide: correct the row's id, or cancel it with stale_order_cleanup (cancel_unknown).",
+    OrderReason.NOT_MARKED_UNKNOWN: "Nothing was decided: the row does not say unknown, or it says that something executed. "
+    "Read the row again.",
     OrderReason.UNMAPPED_TRADE: "A live order of the profile names no trade: record it by hand, or cancel it at the "
     "exchange.",
     OrderReason.AMBIGUOUS: "Several profiles or trades fit the order's keys: decide whose it is, record it by hand.",
@@ -141,6 +146,7 @@ FINDINGS: Final[dict[Stage, dict[str, str]]] = {
     Stage.SUB_TAG_REPAIR: _TAGS,
     Stage.POSITION_PARITY: _PARITY,
     Stage.INTEGRITY_WATCHDOG: _PARITY,
+    Stage.ORDER_STATUS: _ORDERS,
 }
 """By stage: one word may want something else of a person in another stage. Beside them all: those of the exit backfill."""
 

@@ -3,7 +3,7 @@
 Dagster concept: a schedule that emits one run per shard, a contiguous range of partitions. Both are stopped until an operator
 starts them, and select one asset each, so that a quiet profile costs one event a run. The dry run selects no check and never
 applies; the cycle selects its report and the report's checks, and writes what its settings allow. Not here: what a run does
-(``reconciliation``).
+(``reconciliation``), and the schedule of the order status sync, which launches only what is due (``order_status_automation``).
 """
 
 from collections.abc import Iterator, Sequence

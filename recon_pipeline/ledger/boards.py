@@ -35,3 +35,16 @@ def cycle_board(connection: Connection) -> list[Row]:
     whose lease was taken in every cycle so far has a row without a report (run_id is None).
     """
     return connection.execute(statement("select_cycle_board")).fetchall()
+
+
+def last_order_sync(connection: Connection) -> Row | None:
+    """Return the last run of the order status sync: run_id, began_at, ended_at, dry_run, its counts, api_calls, error."""
+    return connection.execute(statement("ops_sync")).fetchone()
+
+
+def stream_board(connection: Connection) -> list[Row]:
+    """Return the accounts that a stream process listens to, or did; ordered by account.
+
+    Columns: account_id, state, since, seen_at (the process's sign of life), last_event_at, connections, error.
+    """
+    return connection.execute(statement("ops_streams")).fetchall()

@@ -20,7 +20,7 @@ import pandas as pd
 
 from recon_pipeline.domain.audit import AuditRecord, decision_audit_records, order_records, proposal_audit_records
 from recon_pipeline.domain.exit_backfill import plan_exit_backfill
-from recon_pipeline.domain.frames import NO_TIME, rows_of
+from recon_pipeline.domain.frames import NO_TIME, PROFILES, frame_of, rows_of
 from recon_pipeline.domain.instants import iso_ms, parse_instant
 from recon_pipeline.domain.plan import ExitBackfillInputs, ProfilePlan
 from recon_pipeline.domain.quantities import decimal_text, decimal_text_e9
@@ -75,20 +75,19 @@ def _evaluate(book: object, *, timing: bool) -> dict[str, Any]:
     others = sorted({*rows["profile_id"], *pending["profile_id"]} - {profile_id})
     batch_id = _text(book, "batch_id", "")
     frames = ExitBackfillInputs(
-        profiles=pd.DataFrame(
+        profiles=frame_of(
+            PROFILES,
             {
-                "profile_id": pd.Series([profile_id, *others], dtype=object),
-                "user_id": pd.Series([user_id, *[""] * len(others)], dtype=object),
-                "account_id": ACCOUNT,
+                "profile_id": [profile_id, *others],
+                "user_id": [user_id, *[""] * len(others)],
+                "account_id": [ACCOUNT] * (1 + len(others)),
                 "selected": [True, *[False] * len(others)],
-                "paused": _flag(book, "paused", default=True),
-                "audit_available": _flag(book, "audit_available", default=True),
-                "evidence_defect": evidence_defect,
-                "managed_symbols": pd.Series(
-                    [None if managed is None else tuple(managed), *[None] * len(others)], dtype=object
-                ),
-                "batch_id": batch_id,
-            }
+                "paused": [_flag(book, "paused", default=True)] * (1 + len(others)),
+                "audit_available": [_flag(book, "audit_available", default=True)] * (1 + len(others)),
+                "evidence_defect": [evidence_defect] * (1 + len(others)),
+                "managed_symbols": [None if managed is None else tuple(managed), *[None] * len(others)],
+                "batch_id": [batch_id] * (1 + len(others)),
+            },
         ),
         lifecycle_rows=rows,
         exchange_orders=exchange_orders_frame(orders, account_id=ACCOUNT),

@@ -27,13 +27,16 @@ def account_slices(account_id: str, rows: pd.DataFrame, orders: pd.DataFrame, me
     """
     crypto = frozenset(orders["symbol_token"].to_numpy()[orders["crypto"].to_numpy(dtype=bool)])
     slices = build_slices(rows, crypto_tokens=crypto)
-    slices["account_id"] = account_id
-    slices["managed"] = _managed(slices, members)
-    nobody = (slices["user_id"] == "").to_numpy(dtype=bool)
-    if nobody.any():
-        owners = {member.profile_id: member.user_id for member in members}
-        slices.loc[nobody, "user_id"] = slices["profile_id"][nobody].map(owners)
-    return slices
+    owners = {member.profile_id: member.user_id for member in members}
+    users = [
+        user or owners[profile]
+        for user, profile in zip(slices["user_id"].tolist(), slices["profile_id"].tolist(), strict=True)
+    ]
+    return slices.assign(
+        account_id=pd.Series([account_id] * len(slices), index=slices.index, dtype=object),
+        managed=_managed(slices, members),
+        user_id=pd.Series(users, index=slices.index, dtype=object),
+    )
 
 
 def slices_of_accounts(inputs: ExitBackfillInputs) -> pd.DataFrame:

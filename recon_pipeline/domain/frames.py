@@ -94,8 +94,8 @@ def _together(arrays: Sequence[NDArray[Any]]) -> pd.DataFrame:
         blocks.append(pd.DataFrame(block.T, dtype=dtype, copy=False))
     if len(blocks) == 1:
         return blocks[0]
-    found = {place: position for position, place in enumerate(place for at in places.values() for place in at)}
-    return pd.concat(blocks, axis=1).iloc[:, [found[place] for place in range(len(arrays))]]
+    order = np.argsort([place for at in places.values() for place in at])
+    return pd.concat(blocks, axis=1, ignore_index=True).take(order, axis=1)
 
 
 def _side_by_side(arrays: Sequence[NDArray[Any]], count: int) -> pd.DataFrame:

@@ -41,8 +41,8 @@ class Snapshot:
     order_checks: tuple[Row, ...] = ()
     """``recon.order_checks``, oldest order first"""
     unchecked: tuple[Row, ...] = ()
-    """orders of the ledger that may still execute, are older than the stale threshold, and that no sync has looked at: profile_id,
-    account_id, order_id, client_order_id, trade_id, symbol, side, status, placed_at; oldest first, at most some hundreds"""
+    """orders of the ledger that may still execute, are older than the stale threshold, and that no sync has looked at:
+    profile_id, account_id, order_id, client_order_id, trade_id, symbol, side, status, placed_at; oldest first, at most 500"""
     sync: Row | None = None
     """the last run of the order status sync (``recon.order_sync_runs``)"""
     streams: tuple[Row, ...] = ()

@@ -1,0 +1,94 @@
+"use strict";
+(() => {
+  const EVERY_MS = 15000;
+  const live = document.getElementById("live");
+  const lost = document.getElementById("lost");
+  const announce = document.getElementById("announce");
+  let ahead = Number(live.dataset.now) - Date.now();
+  let updated = Date.now();
+
+  const length = (ms) => {
+    const s = Math.max(0, Math.floor(ms / 1000));
+    if (s < 60) return `${s} s`;
+    if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
+    if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
+    return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
+  };
+
+  const tick = () => {
+    const now = Date.now() + ahead;
+    for (const element of document.querySelectorAll("[data-since]")) {
+      const text = length(now - Number(element.dataset.since));
+      if (element.textContent !== text) element.textContent = text;
+    }
+  };
+
+  const localise = () => {
+    for (const element of live.querySelectorAll("time[datetime]")) {
+      element.title = `${new Date(element.dateTime).toLocaleString()} (your time)`;
+    }
+  };
+
+  const busy = () => {
+    const selection = document.getSelection();
+    return selection !== null && !selection.isCollapsed && live.contains(selection.anchorNode);
+  };
+
+  const show = (text) => {
+    const page = new DOMParser().parseFromString(text, "text/html");
+    const fresh = page.getElementById("live");
+    if (fresh === null) throw new Error("this is not the page");
+    const focused = live.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+    const before = live.dataset.summary;
+    live.replaceChildren(...fresh.childNodes);
+    live.dataset.summary = fresh.dataset.summary;
+    live.dataset.now = fresh.dataset.now;
+    document.title = page.title;
+    const icon = page.querySelector("link[rel=icon]");
+    if (icon !== null) document.querySelector("link[rel=icon]").href = icon.href;
+    if (before !== live.dataset.summary) announce.textContent = live.dataset.summary;
+    if (focused !== null) {
+      const again = [...live.querySelectorAll("a[href]")].find((link) => link.getAttribute("href") === focused);
+      if (again !== undefined) again.focus({ preventScroll: true });
+    }
+    ahead = Number(live.dataset.now) - Date.now();
+    updated = Date.now();
+    lost.hidden = true;
+    localise();
+    tick();
+  };
+
+  let asking = false;
+  const update = async () => {
+    if (asking || document.hidden || busy()) return;
+    asking = true;
+    try {
+      const answer = await fetch(location.href, { cache: "no-store", signal: AbortSignal.timeout(10000) });
+      if (!answer.ok && answer.status !== 503) throw new Error(`status ${answer.status}`);
+      const text = await answer.text();
+      if (!busy()) show(text);
+    } catch {
+      const since = lost.querySelector("[data-since]");
+      since.dataset.since = String(updated + ahead);
+      lost.hidden = false;
+      tick();
+    } finally {
+      asking = false;
+    }
+  };
+
+  const form = document.querySelector("form");
+  if (form !== null) {
+    form.addEventListener("formdata", (event) => {
+      for (const [name, value] of [...event.formData]) if (value === "") event.formData.delete(name);
+    });
+  }
+  document.addEventListener("visibilitychange", () => {
+    tick();
+    update();
+  });
+  setInterval(tick, 1000);
+  setInterval(update, EVERY_MS);
+  localise();
+  tick();
+})();

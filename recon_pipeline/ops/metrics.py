@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from recon_pipeline.domain.order_answers import CheckOutcome
+from recon_pipeline.domain.order_checks import confirmed_live
 from recon_pipeline.domain.order_matching import OrderClass, class_of_status
 from recon_pipeline.domain.order_status_policy import OrderStatusPolicy
 from recon_pipeline.ledger.totals import TotalName
@@ -72,16 +72,10 @@ def render(
         their ids, so that a series stays what it is; the rest is put together as ``_other``
     """
     sheet = _Sheet()
-    profiles = _Limited(
-        (str(row["profile_id"]) for row in snapshot.profiles),
-        (str(row["profile_id"]) for row in (*snapshot.cycles, *snapshot.totals) if row["profile_id"]),
-        most=max_profiles,
-    )
-    accounts = _Limited(
-        (str(row["account_id"]) for row in snapshot.accounts),
-        (str(row["account_id"]) for row in (*snapshot.streams, *snapshot.totals) if row["account_id"]),
-        most=max_profiles,
-    )
+    elsewhere = (*snapshot.cycles, *snapshot.totals, *snapshot.order_checks, *snapshot.waiting, *snapshot.watchdogs)
+    profiles = _Limited(_ids(snapshot.profiles, "profile_id"), _ids(elsewhere, "profile_id"), most=max_profiles)
+    elsewhere = (*snapshot.streams, *snapshot.totals)
+    accounts = _Limited(_ids(snapshot.accounts, "account_id"), _ids(elsewhere, "account_id"), most=max_profiles)
     _totals(sheet, snapshot, profiles, accounts)
     _cycles(sheet, snapshot, profiles)
     _trading(sheet, snapshot, profiles)
@@ -134,15 +128,18 @@ class _Sheet(Collector):
 class _Limited:
     """Ids of which so many have a label of their own; all others are ``_other``."""
 
-    def __init__(self, known: Iterable[str], more: Iterable[str], *, most: int) -> None:
-        first = dict.fromkeys(sorted(set(known)))
-        everything = [*first, *sorted(set(more) - first.keys())]
+    def __init__(self, known: set[str], more: set[str], *, most: int) -> None:
+        everything = [*sorted(known), *sorted(more - known - {""})]
         self._own = {name: name for name in everything[:most]}
         self.beyond = len(everything) - len(self._own)
 
     def __call__(self, name: object) -> str:
         """Return the label of an id."""
         return self._own.get(str(name), OTHER)
+
+
+def _ids(rows: Iterable[Row], column: str) -> set[str]:
+    return {str(row[column]) for row in rows}
 
 
 def _totals(sheet: _Sheet, snapshot: Snapshot, profiles: _Limited, accounts: _Limited) -> None:
@@ -259,11 +256,11 @@ def _service(sheet: _Sheet, snapshot: Snapshot, failing_since: dt.datetime | Non
 
 
 def _is_stale(row: Mapping[str, Any], policy: OrderStatusPolicy, now: dt.datetime) -> bool:
-    """Whether a checked row is not confirmed by the exchange lately; one that was never looked at is not."""
+    """Whether the order of a row is not confirmed by the exchange lately; one that was never looked at is not."""
     checked_at = row.get("checked_at")
-    if checked_at is None or row.get("outcome") != CheckOutcome.LIVE:
+    if checked_at is None:
         return True
-    return bool(now - checked_at > _interval(policy.confirmed_for_ms))
+    return not confirmed_live(str(row["outcome"]), _ms(checked_at), policy, now_ms=_ms(now))
 
 
 def _status_class(status: str) -> str:
@@ -275,3 +272,7 @@ def _status_class(status: str) -> str:
 
 def _interval(ms: int) -> dt.timedelta:
     return dt.timedelta(milliseconds=ms)
+
+
+def _ms(instant: dt.datetime) -> int:
+    return int(instant.timestamp() * 1000)

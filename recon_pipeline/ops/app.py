@@ -15,15 +15,16 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qsl
 
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -40,7 +41,9 @@ Answer: TypeAlias = tuple[Mapping[str, Any], bool]
 
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 PAGE_TYPE: Final = "text/html; charset=utf-8"
-PAGES_KEPT: Final = 64
+RENDERED_KEPT: Final = 64
+"""pages that are kept of a reading, so many filters can be asked for by turns; the one not asked for longest goes first"""
+GRACE_SECONDS: Final = 5.0
 LONGEST_VALUE: Final = 200
 
 
@@ -65,28 +68,39 @@ class Views:
     """an older reading is not told to programs"""
 
 
+Key: TypeAlias = tuple[str, ...]
+
+
 @dataclass
 class _Said:
     """What was said of one reading."""
 
     latest: Latest
+    since: float = 0.0
+    """when it took the place of the reading before, by the steady clock"""
+    before: Mapping[Key, Response] = field(default_factory=dict)
+    """what was rendered of the reading before"""
+    rendered: OrderedDict[Key, Response] = field(default_factory=OrderedDict)
+    under_way: dict[Key, asyncio.Task[Response]] = field(default_factory=dict)
     health_second: int = -1
     health: Response | None = None
     trading: Response | None = None
     trading_of: dict[str, Response] = field(default_factory=dict)
-    metrics: Response | None = None
-    pages: OrderedDict[tuple[str, ...], Response] = field(default_factory=OrderedDict)
 
 
 class Endpoints:
-    """The handlers, and the answers that they keep until the next reading."""
+    """The handlers, and the answers that they keep until the next reading.
+
+    Rendering takes milliseconds and runs in one thread beside the event loop. Right after a new reading those who ask for what
+    was rendered of the one before get that, until the new one is rendered, for at most ``GRACE_SECONDS``.
+    """
 
     def __init__(self, latest: Callable[[], Latest], views: Views, clock: Clock) -> None:
         self._latest = latest
         self._views = views
         self._clock = clock
         self._said = _Said(latest())
-        self._rendering = asyncio.Lock()
+        self._renderer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rendering")
 
     async def health(self, _: Request) -> Response:
         """Say whether all is well; with time alone it may stop being so, hence once a second."""
@@ -119,36 +133,54 @@ class Endpoints:
         snapshot = said.latest.snapshot
         if snapshot is None or now - snapshot.taken_at > self._views.max_age:
             return _nothing_fresh(said.latest)
-        if said.metrics is None:
-            async with self._rendering:
-                if said.metrics is None:
-                    text = await run_in_threadpool(self._views.metrics, said.latest, now)
-                    said.metrics = Response(text, headers={"content-type": METRICS_TYPE})
-        return said.metrics
+
+        def render() -> Response:
+            return Response(self._views.metrics(said.latest, now), headers={"content-type": METRICS_TYPE})
+
+        return await self._rendered(said, ("metrics",), render)
 
     async def page(self, request: Request) -> Response:
         """Show it to people, also how old it is."""
-        said = self._current()
-        given = _query(request)
+        said, now, given = self._current(), self._clock(), _query(request)
         query = {name: given[name][:LONGEST_VALUE] for name in self._views.page_parameters if given.get(name)}
-        key = tuple(query.get(name, "") for name in self._views.page_parameters)
-        if key in said.pages:
-            said.pages.move_to_end(key)
-            return said.pages[key]
-        async with self._rendering:
-            if key not in said.pages:
-                text = await run_in_threadpool(self._views.page, said.latest, query, self._clock())
-                status = HTTPStatus.OK if said.latest.snapshot is not None else HTTPStatus.SERVICE_UNAVAILABLE
-                headers = {"content-type": PAGE_TYPE, "content-security-policy": self._views.page_policy}
-                said.pages[key] = Response(text.encode("utf-8", "replace"), status, headers)
-                if len(said.pages) > PAGES_KEPT:
-                    said.pages.popitem(last=False)
-            return said.pages[key]
+
+        def render() -> Response:
+            text = self._views.page(said.latest, query, now).encode("utf-8", "replace")
+            status = HTTPStatus.OK if said.latest.snapshot is not None else HTTPStatus.SERVICE_UNAVAILABLE
+            return Response(
+                text, status, {"content-type": PAGE_TYPE, "content-security-policy": self._views.page_policy}
+            )
+
+        return await self._rendered(
+            said, ("page", *(query.get(name, "") for name in self._views.page_parameters)), render
+        )
+
+    async def _rendered(self, said: _Said, key: Key, render: Callable[[], Response]) -> Response:
+        found = said.rendered.get(key)
+        if found is not None:
+            said.rendered.move_to_end(key)
+            return found
+        task = said.under_way.get(key)
+        if task is None:
+            task = said.under_way[key] = asyncio.create_task(self._render(said, key, render))
+        if key in said.before and time.monotonic() - said.since < GRACE_SECONDS:
+            return said.before[key]
+        return await asyncio.shield(task)
+
+    async def _render(self, said: _Said, key: Key, render: Callable[[], Response]) -> Response:
+        try:
+            response = await asyncio.get_running_loop().run_in_executor(self._renderer, render)
+        finally:
+            del said.under_way[key]
+        said.rendered[key] = response
+        if len(said.rendered) > RENDERED_KEPT:
+            said.rendered.popitem(last=False)
+        return response
 
     def _current(self) -> _Said:
         latest = self._latest()
         if latest is not self._said.latest:
-            self._said = _Said(latest)
+            self._said = _Said(latest, time.monotonic(), self._said.rendered)
         return self._said
 
 

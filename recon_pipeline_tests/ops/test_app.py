@@ -15,7 +15,7 @@ import pytest
 from starlette.types import ASGIApp
 
 from recon_pipeline.ops.access import Access
-from recon_pipeline.ops.app import PAGES_KEPT, Views, build_app
+from recon_pipeline.ops.app import RENDERED_KEPT, Views, build_app
 from recon_pipeline.ops.latest import Latest
 from recon_pipeline.ops.trading import trading_status
 from recon_pipeline_tests.ops.snapshots import NOW, ago, snapshot
@@ -153,10 +153,45 @@ def test_many_at_once_are_answered_from_one_rendering_until_the_next_reading() -
     )
     assert {answer.status for answer in answers} == {200}
     assert service.rendered == Counter(health=1, trading=1, metrics=1, page=1)
-    service.latest = Latest(snapshot(taken_at=ago(seconds=1)))
-    assert b"11:59:59" in service.ask("/metrics").body
-    service.ask("/", b"profile=p1")
-    assert service.rendered == Counter(health=1, trading=1, metrics=2, page=2)
+
+
+def test_after_a_new_reading_the_answer_before_is_given_until_the_new_one_is_rendered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    service = Service()
+
+    async def asking() -> None:
+        first = await service.asked("/metrics")
+        service.latest = Latest(snapshot(taken_at=ago(seconds=1)))
+        meanwhile = await asyncio.gather(*(service.asked("/metrics") for _ in range(20)))
+        assert {answer.body for answer in meanwhile} == {first.body}
+        deadline = time.monotonic() + 10
+        while (now := await service.asked("/metrics")).body == first.body:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.005)
+        assert now.body == b"reading 2026-11-20 11:59:59+00:00\n"
+        assert service.rendered["metrics"] == 2
+        monkeypatch.setattr("recon_pipeline.ops.app.GRACE_SECONDS", 0.0)
+        service.latest = Latest(snapshot(taken_at=NOW))
+        assert (await service.asked("/metrics")).body == b"reading 2026-11-20 12:00:00+00:00\n"
+
+    asyncio.run(asking())
+
+
+def test_a_rendering_that_failed_is_tried_again() -> None:
+    service = Service()
+    service.latest = Latest(None, "down", NOW)
+    fails = iter([True, False])
+    views = Views(
+        health=service._health,
+        trading=lambda read, _: trading_status(read),
+        metrics=lambda *_: b"",
+        page=lambda *_: 1 / 0 if next(fails) else "well",
+    )
+    service.app = build_app(lambda: service.latest, views=views, access=Access())
+    with pytest.raises(ZeroDivisionError):
+        service.ask("/")
+    assert service.ask("/").body == b"well"
 
 
 def test_health_is_judged_again_when_a_second_has_passed() -> None:
@@ -221,9 +256,9 @@ def test_the_page_gets_only_the_parameters_it_knows_the_last_of_each_and_not_too
 
 def test_strangers_queries_do_not_fill_the_memory_and_the_ones_in_use_stay() -> None:
     service = Service()
-    for number in range(3 * PAGES_KEPT):
+    for number in range(3 * RENDERED_KEPT):
         service.ask("/", f"profile=p{number}".encode())
         service.ask("/")
-    assert service.rendered["page"] == 3 * PAGES_KEPT + 1
+    assert service.rendered["page"] == 3 * RENDERED_KEPT + 1
     service.ask("/", b"profile=p0")
-    assert service.rendered["page"] == 3 * PAGES_KEPT + 2
+    assert service.rendered["page"] == 3 * RENDERED_KEPT + 2

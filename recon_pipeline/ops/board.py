@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
+from recon_pipeline.domain.frames import NO_TIME
 from recon_pipeline.domain.order_answers import CheckOutcome
+from recon_pipeline.domain.order_checks import confirmed_live
 from recon_pipeline.domain.order_status_policy import OrderStatusPolicy
 from recon_pipeline.ops import wording
 from recon_pipeline.ops.snapshot import Row, Snapshot
@@ -22,6 +24,8 @@ ORDERS_SHOWN: Final = 100
 CASES_SHOWN: Final = 50
 MOST_SHOWN: Final = 1_000
 """Lines of one list, also where all are asked for: a phone has to be able to show them."""
+UNCHECKED_READ: Final = 500
+"""Orders that no sync has looked at, as many as a snapshot holds."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,8 @@ class Orders:
     """with stale orders"""
     oldest: dt.datetime | None
     """placed when, of the stale ones"""
+    more: bool
+    """there are more stale ones than the snapshot has room for"""
     overdue: int
     """checks that should have been made two intervals ago"""
     matching: int
@@ -154,6 +160,7 @@ def orders_of(snapshot: Snapshot, query: Query, policy: OrderStatusPolicy, now: 
         waiting=len(every) - len(stale),
         profiles=len({line.profile_id for line in stale}),
         oldest=min((line.placed_at for line in stale if line.placed_at is not None), default=None),
+        more=len(snapshot.unchecked) >= UNCHECKED_READ,
         overdue=sum(line.next_check_at is not None and line.next_check_at < late for line in every),
         matching=len(shown),
         lines=tuple(shown[: MOST_SHOWN if query.everything else ORDERS_SHOWN]),
@@ -202,9 +209,8 @@ def is_known(snapshot: Snapshot, profile_id: str) -> bool:
 def _order_line(row: Row, policy: OrderStatusPolicy, now: dt.datetime) -> OrderLine:
     placed_at, checked_at = row["placed_at"], row.get("checked_at")
     outcome = str(row.get("outcome") or CheckOutcome.NOT_CHECKED)
-    confirmed = (
-        outcome == CheckOutcome.LIVE and checked_at is not None and _ms(now - checked_at) <= policy.confirmed_for_ms
-    )
+    checked_ms = NO_TIME if checked_at is None else wording.ms(checked_at)
+    confirmed = checked_at is not None and confirmed_live(outcome, checked_ms, policy, now_ms=wording.ms(now))
     return OrderLine(
         **{name: wording.clean(row.get(name)) for name in _TEXTS},
         placed_at=placed_at,

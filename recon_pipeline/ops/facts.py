@@ -50,6 +50,8 @@ class Fact:
     notes: tuple[str, ...] = ()
     before_since: str = ""
     since: dt.datetime | None = None
+    section: str = ""
+    """of the page, where there is more"""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,13 @@ def _stale(orders: Orders, policy: OrderStatusPolicy) -> Fact:
         notes.append(f"{orders.persistent:,} for more than {wording.threshold(policy.alert_after_ms)}")
     if orders.waiting:
         notes.append(f"{orders.waiting:,} confirmed live")
-    return Fact("Stale orders", "warn" if orders.stale else "ok", f"{orders.stale:,}", notes=tuple(notes))
+    return Fact(
+        "Stale orders",
+        "warn" if orders.stale else "ok",
+        f"{orders.stale:,}{'+' if orders.more else ''}",
+        notes=tuple(notes),
+        section="orders",
+    )
 
 
 def _waiting(cases: Cases) -> Fact:
@@ -124,7 +132,13 @@ def _waiting(cases: Cases) -> Fact:
         notes.append(f"{wording.money(cases.notional_usd)} at risk")
     if cases.unpriced:
         notes.append(f"{cases.unpriced:,} without a known price")
-    return Fact("Waiting for a person", "warn" if cases.count else "ok", f"{cases.count:,}", notes=tuple(notes))
+    return Fact(
+        "Waiting for a person",
+        "warn" if cases.count else "ok",
+        f"{cases.count:,}",
+        notes=tuple(notes),
+        section="waiting",
+    )
 
 
 def _trading(snapshot: Snapshot) -> Fact:

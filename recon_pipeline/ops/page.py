@@ -116,6 +116,7 @@ def render(
         alert_after=wording.threshold(policy.alert_after_ms),
         dashboard_url=dashboard_url if wording.partition_url(dashboard_url, "", "p") else "",
         since=lambda instant: wording.length((now - instant).total_seconds()),
+        about=lambda instant: wording.about((now - instant).total_seconds()),
         clock=partial(wording.clock, now=now),
         partition_url=partial(wording.partition_url, dashboard_url),
         stage_url=partial(wording.stage_url, dashboard_url),
@@ -139,7 +140,7 @@ def _template() -> Template:
         iso=wording.iso,
         money=wording.money,
         counted=wording.counted,
-        humanised=wording.humanised,
+        sentence=wording.sentence,
         stage=wording.stage,
         root_cause=wording.root_cause,
         outcome=wording.outcome,
@@ -159,8 +160,8 @@ def _shown(
         banner
         for banner in (
             _database_banner(snapshot, now, trouble),
-            _stale_banner(orders, policy),
             health_banner(snapshot, now, late),
+            _stale_banner(orders, policy),
         )
         if banner is not None
     ]
@@ -179,7 +180,7 @@ def _shown(
 def _nothing_read(trouble: str) -> Banner:
     if not trouble:
         return Banner("warn", "…", "The first reading is under way", "This page shows itself as soon as it is done.")
-    return Banner("bad", "✕", "The database can't be read", f"Nothing is known yet. {wording.clean(trouble)}")
+    return Banner("bad", "✕", "The database can't be read", "Nothing is known yet.", points=(wording.clean(trouble),))
 
 
 def _database_banner(snapshot: Snapshot, now: dt.datetime, trouble: str) -> Banner | None:
@@ -210,7 +211,7 @@ def _stale_banner(orders: Orders, policy: OrderStatusPolicy) -> Banner | None:
     return Banner(
         "warn",
         "⚠",
-        f"{wording.counted(orders.stale, 'stale order')}{where}",
+        f"{'At least ' if orders.more else ''}{wording.counted(orders.stale, 'stale order')}{where}",
         text,
         before_since="The oldest was placed" if orders.oldest is not None and orders.stale > 1 else "Placed",
         since=orders.oldest,
@@ -255,7 +256,7 @@ def _orders_empty(snapshot: Snapshot, asked: Query, policy: OrderStatusPolicy) -
         return f"No {'order' if asked.live else 'stale order'} {_filter(asked)}."
     if asked.live:
         return f"No order that may still execute is older than {wording.threshold(policy.stale_ms)}."
-    return "None."
+    return "No stale orders."
 
 
 def _cases_note(cases: Cases, asked: Query) -> str:

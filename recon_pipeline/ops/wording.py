@@ -15,6 +15,7 @@ from recon_pipeline.domain.order_answers import CheckOutcome
 from recon_pipeline.domain.root_causes import RootCause
 
 _CENT: Final = Decimal("0.01")
+_UNITS: Final = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s"))
 _LONGEST: Final = 200
 """Characters of a word that somebody else chose: an id of a thousand characters is no id."""
 
@@ -63,20 +64,25 @@ _ROOT_CAUSES: Final[dict[str, str]] = {
 def length(seconds: float) -> str:
     """A length of time in its two largest units: ``42 s``, ``6 min 12 s``, ``2 h 14 min``, ``3 d 4 h``; so says the script."""
     whole = max(0, int(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3_600:
-        return f"{whole // 60} min {whole % 60} s"
-    if whole < 86_400:
-        return f"{whole // 3_600} h {whole % 3_600 // 60} min"
-    return f"{whole // 86_400} d {whole % 86_400 // 3_600} h"
+    for size, unit, part, of_part in _UNITS:
+        if whole >= size:
+            rest = whole % size // part
+            counts_on = rest or of_part == "s"
+            return f"{whole // size} {unit} {rest} {of_part}" if counts_on else f"{whole // size} {unit}"
+    return f"{whole} s"
+
+
+def about(seconds: float) -> str:
+    """A length of time in its largest unit, of hours and days in two: ``42 s``, ``6 min``, ``2 h 14 min``; so says the script."""
+    text = length(seconds)
+    return text.partition(" min ")[0] + " min" if text.endswith(" s") and " min " in text else text
 
 
 def threshold(ms: int) -> str:
-    """A threshold as its setting says it: ``5 min``, ``1 h``, ``24 h``; other lengths in two units."""
+    """A threshold as its setting says it, on one line: ``5 min``, ``1 h``, ``24 h``; other lengths in two units."""
     if ms % 3_600_000 == 0 and ms:
-        return f"{ms // 3_600_000} h"
-    return f"{ms // 60_000} min" if ms % 60_000 == 0 else length(ms / 1000)
+        return f"{ms // 3_600_000}\u00a0h"
+    return f"{ms // 60_000}\u00a0min" if ms % 60_000 == 0 else length(ms / 1000)
 
 
 def clock(instant: dt.datetime, now: dt.datetime) -> str:
@@ -119,9 +125,15 @@ def humanised(word: str) -> str:
     return f"{name.replace('_', ' ')}{': ' if colon else ''}{number}".strip()
 
 
+def sentence(word: str) -> str:
+    """A word of the pipeline as it begins a line: ``exchange_not_flat`` becomes ``Exchange not flat``."""
+    text = humanised(word)
+    return text[:1].upper() + text[1:]
+
+
 def stage(word: str) -> str:
     """A stage as people call it."""
-    return _STAGES.get(word) or humanised(word).capitalize()
+    return _STAGES.get(word) or sentence(word)
 
 
 def root_cause(word: str) -> str:
@@ -131,7 +143,7 @@ def root_cause(word: str) -> str:
 
 def outcome(word: str) -> str:
     """What the last check of an order came to, in a sentence."""
-    return OUTCOMES.get(word) or f"{humanised(word).capitalize()}."
+    return OUTCOMES.get(word) or f"{sentence(word)}."
 
 
 def clean(raw: object) -> str:
@@ -156,4 +168,4 @@ def stage_url(dashboard_url: str, stage_word: str, profile_id: str) -> str:
 
 def said(detail: str) -> str:
     """Why, for a person: a sentence as it is, a single word of the pipeline as text."""
-    return detail if " " in detail else f"{humanised(detail).capitalize()}."
+    return detail if " " in detail else f"{sentence(detail)}."

@@ -7,18 +7,22 @@
   let ahead = Number(live.dataset.now) - Date.now();
   let updated = Date.now();
 
+  const whole = (text, rest, unit) => (rest === 0 ? text : `${text} ${rest} ${unit}`);
   const length = (ms) => {
     const s = Math.max(0, Math.floor(ms / 1000));
     if (s < 60) return `${s} s`;
     if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
-    if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
-    return `${Math.floor(s / 86400)} d ${Math.floor((s % 86400) / 3600)} h`;
+    if (s < 86400) return whole(`${Math.floor(s / 3600)} h`, Math.floor((s % 3600) / 60), "min");
+    return whole(`${Math.floor(s / 86400)} d`, Math.floor((s % 86400) / 3600), "h");
   };
+
+  const about = (ms) => length(ms).replace(/ min \d+ s$/, " min");
 
   const tick = () => {
     const now = Date.now() + ahead;
     for (const element of document.querySelectorAll("[data-since]")) {
-      const text = length(now - Number(element.dataset.since));
+      const said = element.classList.contains("age") ? length : about;
+      const text = said(now - Number(element.dataset.since));
       if (element.textContent !== text) element.textContent = text;
     }
   };

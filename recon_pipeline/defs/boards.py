@@ -1,7 +1,7 @@
-"""The board of operations: where every profile stands, what the watchdogs remember, and who holds which lease.
+"""The board of operations: where every profile stands, what the watchdogs remember, stale orders, and who holds which lease.
 
 Dagster concept: an asset without partitions, materialized by hand at any time and by every cycle at its end. It only reads.
-Not here: the views (``ledger.boards``), and the single profile (``cycle_presentation``).
+Not here: the views (``ledger.boards``), single orders (``order_board``), and the single profile (``cycle_presentation``).
 """
 
 import datetime as dt
@@ -15,6 +15,7 @@ import psycopg
 
 from recon_pipeline.defs import catalogue as cat
 from recon_pipeline.defs import cycle_catalogue as names
+from recon_pipeline.defs.order_board import order_entries
 from recon_pipeline.defs.presentation import Metadata
 from recon_pipeline.defs.resources import Outside
 from recon_pipeline.defs.tables import cents, counted, dollars, table
@@ -54,6 +55,7 @@ def board(outside: Outside) -> tuple[Metadata, dg.AssetCheckEvaluation]:
         cycles = {str(row["profile_id"]): row for row in cycle_board(connection)}
         watchdogs = watchdog_board(connection)
         leases = lease_board(connection)
+        orders = order_entries(connection, settings.order_status, now)
     states = {profile: _state(cycles.get(profile), now) for profile in profiles}
     wrong = [profile for profile in profiles if states[profile] != _IN_LINE]
     known = [cycles[profile] for profile in profiles if profile in cycles]
@@ -62,6 +64,7 @@ def board(outside: Outside) -> tuple[Metadata, dg.AssetCheckEvaluation]:
     metadata: Metadata = {
         "outcome": _sentence(profiles, states, known),
         "profiles": _profiles_table(profiles, states, cycles, now),
+        **orders,
         "watchdogs": _watchdogs_table(watchdogs, now),
         "leases": _leases_table(leases, now),
         "profiles_known": len(profiles),
@@ -108,7 +111,8 @@ def board_events(outside: Outside) -> Iterator[dg.AssetMaterialization | dg.Asse
         )
     ],
     description="**Where everything stands now**, all profiles on one page: which are out of line and since when, what waits for "
-    "a person, what the watchdogs remember and have paused, who holds which lease.\n\n"
+    "a person, which orders are stale, whether sync and streams work, what the watchdogs remember and have paused, who holds "
+    "which lease.\n\n"
     "Every cycle brings it up to date at its end; materialize it by hand to look now. It only reads.",
 )
 def operations_board(outside: dg.ResourceParam[Outside]) -> Iterator[dg.MaterializeResult[None]]:

@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 
 from recon_pipeline.definitions import build_definitions, defs
-from recon_pipeline.defs import catalogue, cycle_catalogue
+from recon_pipeline.defs import catalogue, cycle_catalogue, order_status_catalogue
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -72,6 +72,8 @@ def test_the_assets_their_groups_and_what_they_come_from():
             ["order_coverage", "order_parity", "position_parity", "proposed_backfill_rows", "sub_tag_repair"],
         ),
         "operations_board": ("reconciliation", []),
+        "stale_orders": ("order_status", []),
+        "order_status_updates": ("order_status", ["stale_orders"]),
     }
 
 
@@ -90,6 +92,8 @@ def test_the_jobs_and_what_they_materialize():
         name: sorted(key.to_user_string() for key in job.asset_layer.selected_asset_keys) for name, job in jobs.items()
     } == {
         "reconcile": sorted([*catalogue.DRY_RUN_KEYS, *cycle_catalogue.CYCLE_KEYS]),
+        "order_status_sync": ["order_status_updates", "stale_orders"],
+        "stale_order_cleanup": [],
         "exit_backfill_dry_run": sorted(catalogue.DRY_RUN_KEYS),
         "exit_backfill_apply": sorted([*catalogue.DRY_RUN_KEYS, "applied_backfill_rows"]),
         "exit_backfill_rollback": [],
@@ -106,6 +110,7 @@ def test_the_schedules_and_the_sensors_and_what_runs_without_being_started():
     assert {(s.name, s.cron_schedule, s.job_name, s.default_status.value) for s in repository.schedule_defs} == {
         ("exit_backfill_dry_run_every_five_minutes", "*/5 * * * *", "exit_backfill_dry_run", "STOPPED"),
         ("reconcile_every_five_minutes", "*/5 * * * *", "reconcile", "STOPPED"),
+        ("order_status_sync_schedule", "* * * * *", "order_status_sync", "STOPPED"),
     }
     sensors = {
         s.name: ([target.job_name for target in s.targets], s.default_status.value) for s in repository.sensor_defs
@@ -117,6 +122,7 @@ def test_the_schedules_and_the_sensors_and_what_runs_without_being_started():
         "watchdog_auto_resume": ([], "RUNNING"),
         "stuck_batches": (["exit_backfill_stuck_batch"], "RUNNING"),
         "unattended_apply_of_stuck_batches": (["exit_backfill_apply"], "STOPPED"),
+        "reconcile_on_order_events": (["reconcile"], "STOPPED"),
     }
 
 
@@ -129,14 +135,19 @@ def test_nothing_that_runs_by_itself_can_reach_an_apply():
         if sensor.default_status is dg.DefaultSensorStatus.RUNNING:
             automatic |= {target.job_name for target in sensor.targets}
     automatic |= {schedule.job_name for schedule in repository.schedule_defs}
-    assert automatic == {"exit_backfill_stuck_batch", "exit_backfill_dry_run", "reconcile"}
+    assert automatic == {"exit_backfill_stuck_batch", "exit_backfill_dry_run", "reconcile", "order_status_sync"}
     for name in automatic:
         assert applied not in repository.get_job(name).asset_layer.selected_asset_keys
-        assert "roll_back_batch" not in {node.name for node in repository.get_job(name).nodes}
+        nodes = {node.name for node in repository.get_job(name).nodes}
+        assert not nodes & {"roll_back_batch", "clean_up_stale_orders"}
     assert all(spec.automation_condition is None for spec in defs.resolve_all_asset_specs())
 
 
-@pytest.mark.parametrize("spec", [*catalogue.SPECS, *cycle_catalogue.SPECS], ids=lambda spec: spec.key.to_user_string())
+@pytest.mark.parametrize(
+    "spec",
+    [*catalogue.SPECS, *cycle_catalogue.SPECS, *order_status_catalogue.SPECS],
+    ids=lambda spec: spec.key.to_user_string(),
+)
 def test_every_asset_says_what_it_is(spec: dg.AssetSpec):
     assert len(spec.description) > 80
     assert list(spec.owners) == ["team:trading-operations"]
@@ -175,7 +186,11 @@ def test_every_check_is_a_sentence_with_a_description():
         "every_ledger_row_is_usable",
     }
     assert {check.asset_key.to_user_string() for check in cycle_catalogue.CHECKS} == {"reconciliation_report"}
-    assert all(len(check.description) > 40 for check in (*catalogue.CHECKS, *cycle_catalogue.CHECKS))
+    assert {check.name: check.asset_key.to_user_string() for check in order_status_catalogue.CHECKS} == {
+        "no_order_is_stale": "stale_orders"
+    }
+    checks = (*catalogue.CHECKS, *cycle_catalogue.CHECKS, *order_status_catalogue.CHECKS)
+    assert all(len(check.description) > 40 for check in checks)
 
 
 def test_no_secret_can_be_seen_in_the_launchpad():

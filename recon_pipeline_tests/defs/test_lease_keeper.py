@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
 from recon_pipeline.defs.lease_keeper import holding_leases
 from recon_pipeline.ledger.database import WRITER, connect
 from recon_pipeline.ledger.leases import acquire_leases, check_lease
+from recon_pipeline.order_status.brief_lease import brief_lease
 
 TERM = 0.9
 
@@ -53,6 +55,41 @@ def test_a_lease_that_was_taken_over_is_lost_to_the_run_that_slept(database_url:
     rows = other_rows(database_url)
     assert rows["p1"] == "other", "a lease that is somebody else's was given back"
     assert rows["p2"] == ""
+
+
+def test_a_lease_that_the_order_status_sync_holds_for_a_moment_is_waited_for(database_url: str) -> None:
+    taken, give_back = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with brief_lease(database_url, "p1", owner="order status run-1") as lease:
+            assert lease is not None
+            taken.set()
+            give_back.wait(20)
+
+    sync = threading.Thread(target=hold)
+    sync.start()
+    assert taken.wait(20)
+    threading.Timer(0.3, give_back.set).start()
+    with holding_leases(database_url, ["p1", "p2"], owner="cycle", ttl_seconds=60, patience_seconds=20) as held:
+        assert give_back.is_set()
+        assert {lease.profile_id for lease in held.all()} == {"p1", "p2"}
+    sync.join()
+
+
+def test_a_brief_lease_that_stays_held_and_a_lease_of_another_run_are_not_waited_for_for_long(
+    database_url: str,
+) -> None:
+    with (
+        connect(database_url, WRITER) as other,
+        brief_lease(database_url, "p1", owner="a stream that hangs"),
+    ):
+        acquire_leases(other, ["p2"], owner="another cycle", ttl_seconds=60)
+        began = time.monotonic()
+        with holding_leases(database_url, ["p2", "p3"], owner="cycle", ttl_seconds=60) as held:
+            assert {lease.profile_id for lease in held.all()} == {"p3"}
+        assert time.monotonic() - began < 2, "a cycle was waited for"
+        with holding_leases(database_url, ["p1", "p3"], owner="cycle", ttl_seconds=60, patience_seconds=0.3) as held:
+            assert {lease.profile_id for lease in held.all()} == {"p3"}
 
 
 def other_rows(database_url: str) -> dict[str, str]:

@@ -1,0 +1,120 @@
+"""A profile's part of the order status sync as materialization metadata: what an operator at night wants to see first.
+
+Conventions as in ``presentation``: one sentence, then tables, then numbers that the UI plots over time, then where to go on. Not
+here: the tables (``order_status_tables``) and the check (``order_status_check``).
+"""
+
+from typing import Final
+
+import dagster as dg
+
+from recon_pipeline.defs import cycle_tables, tables
+from recon_pipeline.defs import order_status_catalogue as names
+from recon_pipeline.defs import order_status_tables as own
+from recon_pipeline.defs.order_status_run import SyncOutcome
+from recon_pipeline.defs.presentation import Metadata
+from recon_pipeline.domain.order_answers import CheckOutcome
+from recon_pipeline.order_status.outcome import ProfileSync
+
+RUNBOOK: Final = dg.MetadataValue.path(names.RUNBOOK)
+
+
+def summary(outcome: SyncOutcome, profile: ProfileSync) -> str:
+    """Return what the sync did for a profile in one sentence: the worst first."""
+    if failures := outcome.failures(profile):
+        return f"FAILED: {failures[0].message}"
+    counts = profile.counts
+    found = (
+        (counts.get("failed", 0), "without an answer"),
+        (counts.get("marked_unknown", 0), "would be marked unknown" if outcome.result.dry_run else "marked unknown"),
+        (counts.get("not_found", 0) - counts.get("marked_unknown", 0), "not known to the exchange"),
+        (counts.get("differs", 0), "would be corrected (dry run)"),
+        (counts.get("updated", 0), "corrected"),
+        (counts.get("postponed", 0), "postponed"),
+        (counts.get("still_live", 0), "live at the exchange"),
+    )
+    parts = [f"{count:,} {what}" for count, what in found if count > 0]
+    if needing := sum(1 for finding in profile.findings if finding.needs_person):
+        parts.append(f"{needing:,} for a person")
+    if left := counts.get("left_over", 0):
+        parts.append(f"{left:,} left for the next run")
+    checked = counts.get("checked", 0)
+    if not parts:
+        return "Nothing to ask." if not checked else f"{tables.counted(checked, 'order')} asked about."
+    return f"{tables.counted(checked, 'order')} asked about: {'; '.join(parts)}."
+
+
+def metadata_of(outcome: SyncOutcome, profile: ProfileSync, key: str) -> Metadata:
+    """Return the metadata of one asset's materialization for one profile."""
+    return _stale(outcome, profile) if key == names.STALE_KEY else _updates(outcome, profile)
+
+
+def _updates(outcome: SyncOutcome, profile: ProfileSync) -> Metadata:
+    dry_run = outcome.result.dry_run
+    stage = own.as_stage(profile, dry_run=dry_run)
+    entries: Metadata = {"outcome": summary(outcome, profile)}
+    if needing := [finding for finding in profile.findings if finding.needs_person]:
+        entries["needs_a_person"] = cycle_tables.findings_table(needing)
+    if profile.changes:
+        entries["corrections"] = cycle_tables.corrections_table([stage])
+    if profile.postponed:
+        entries["postponed"] = cycle_tables.postponed_table(stage)
+    if later := [finding for finding in profile.findings if not finding.needs_person]:
+        entries["other_findings"] = cycle_tables.findings_table(later)
+    if profile.batch_id and profile.applied:
+        entries["batch_id"] = profile.batch_id
+    entries |= {name: int(count) for name, count in profile.counts.items()}
+    account = outcome.account_of(profile)
+    if account is not None:
+        entries |= {
+            "api_calls_of_account": account.api_calls,
+            "answered_by_pages": account.in_bulk,
+            "asked_one_by_one": account.singly,
+            **({} if account.rate_remaining is None else {"rate_left": account.rate_remaining}),
+        }
+    return {
+        **entries,
+        **stale_numbers(outcome, profile),
+        "account": profile.account_id,
+        "dry_run": dry_run,
+        "asked_at": own.instant_of(outcome.at),
+        "runbook": RUNBOOK,
+    }
+
+
+def _stale(outcome: SyncOutcome, profile: ProfileSync) -> Metadata:
+    checks, policy, at_ms = profile.checks, outcome.policy, outcome.at_ms
+    entries: Metadata = {"outcome": stale_sentence(outcome, profile)}
+    if len(checks):
+        entries["orders"] = own.orders_table(checks, policy, at_ms)
+    return {
+        **entries,
+        **stale_numbers(outcome, profile),
+        "account": profile.account_id,
+        "read_at": own.instant_of(outcome.at),
+        "runbook": RUNBOOK,
+    }
+
+
+def stale_sentence(outcome: SyncOutcome, profile: ProfileSync) -> str:
+    """Return how many orders are stale and how many wait rightly, in one sentence."""
+    stale = outcome.stale(profile)
+    confirmed = len(profile.checks) - len(stale)
+    waits = f"{tables.counted(confirmed, 'older order')} confirmed live by the exchange" if confirmed else ""
+    if not len(stale):
+        return f"No order is stale; {waits}." if waits else "No order is stale."
+    said = f"⚠ {tables.counted(len(stale), 'stale order')}, the oldest {own.age_text(own.oldest_ms(stale, outcome.at_ms))} old"
+    return f"{said}; {waits}." if waits else f"{said}."
+
+
+def stale_numbers(outcome: SyncOutcome, profile: ProfileSync) -> Metadata:
+    """Return the numbers of a profile's stale orders, as plots show them."""
+    stale, policy, at_ms = outcome.stale(profile), outcome.policy, outcome.at_ms
+    return {
+        "stale": len(stale),
+        "confirmed_live": len(profile.checks) - len(stale),
+        "unknown": int((stale["outcome"] == CheckOutcome.MARKED_UNKNOWN.value).sum()),
+        "without_answer": int((stale["outcome"] == CheckOutcome.FAILED.value).sum()),
+        "stale_for_long": own.older_than(stale, policy.alert_after_ms, at_ms),
+        "oldest_stale_minutes": own.oldest_ms(stale, at_ms) // 60_000,
+    }

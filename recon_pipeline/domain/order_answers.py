@@ -253,20 +253,19 @@ def outcomes_of(
             out[key] = Checked(CheckOutcome.HELD, said, held[key], not_found)
         elif not_found and class_of_status(row.status) not in LIVE:
             out[key] = Checked(CheckOutcome.IN_LINE, not_found=True)
-        elif not_found or (fact is not None and _is_quiet(row, fact, policy, now_ms)):
-            out[key] = Checked(CheckOutcome.POSTPONED, said, CheckReason.QUIET.value, not_found)
+        elif not_found:
+            out[key] = Checked(CheckOutcome.POSTPONED, detail=CheckReason.QUIET.value, not_found=True)
         elif fact is None:
             out[key] = Checked(CheckOutcome.FAILED, detail=CheckReason.OTHER_ORDER.value)
         elif in_line(row, fact):
-            live = class_of_order(fact) in LIVE
-            out[key] = Checked(CheckOutcome.LIVE if live else CheckOutcome.IN_LINE, said)
+            out[key] = Checked(CheckOutcome.LIVE if class_of_order(fact) in LIVE else CheckOutcome.IN_LINE, said)
+        elif position in aside:
+            out[key] = aside[position]
         else:
-            out[key] = aside.get(position) or Checked(CheckOutcome.POSTPONED, said, CheckReason.DOUBLED.value)
+            recent = is_recent(row.activity_ms, now_ms, policy.quiet_ms)
+            reason = CheckReason.QUIET if recent else CheckReason.DOUBLED
+            out[key] = Checked(CheckOutcome.POSTPONED, said, reason.value)
     return out
-
-
-def _is_quiet(row: Any, fact: Any, policy: OrderStatusPolicy, now_ms: int) -> bool:
-    return not in_line(row, fact) and is_recent(row.activity_ms, now_ms, policy.quiet_ms)
 
 
 def _spoken(change: OrderChange) -> str:

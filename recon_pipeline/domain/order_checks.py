@@ -60,14 +60,17 @@ def stale_rows(
         ):
             continue
         about = (*key, account_of[row.profile_id], row.client_order_id, row.trade_id, row.symbol, row.side, row.status)
-        check = known.get(key)
-        remembered = (
-            (CheckOutcome.NOT_CHECKED.value, "", "", 0, now_ms, NO_TIME, now_ms)
-            if check is None
-            else tuple(getattr(check, name) for name in _REMEMBERED)
-        )
-        found[key] = min(found.get(key, (*about, placed_ms, *remembered)), (*about, placed_ms, *remembered))
+        made = (*about, placed_ms, *_memory(known.get(key), row.status, now_ms))
+        found[key] = min(found.get(key, made), made)
     return _frame(found.values())
+
+
+def _memory(check: Any | None, status: str, now_ms: int) -> tuple[Any, ...]:
+    """What is remembered of a row. One that says something else since is asked about now."""
+    if check is None:
+        return (CheckOutcome.NOT_CHECKED.value, "", "", 0, now_ms, NO_TIME, now_ms)
+    *remembered, next_ms = (getattr(check, name) for name in _REMEMBERED)
+    return (*remembered, next_ms if check.status == status else min(next_ms, now_ms))
 
 
 _REMEMBERED: Final = (

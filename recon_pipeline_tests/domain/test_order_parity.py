@@ -417,6 +417,57 @@ def test_a_row_with_executions_is_never_canceled_because_the_exchange_does_not_k
     assert reasons(world) == [(X1, "executed_order_unknown_to_exchange", True)]
 
 
+def test_a_partial_row_whose_quantity_can_t_be_read_is_not_canceled_either() -> None:
+    policy = OrderParityPolicy(missing_confirmations=1)
+    ledger = row(status="partially_filled", qty=None, filled_qty="what")
+    world = World([ledger], absent=frozenset({("p1", X1)}), policy=policy)
+    assert world.plan().changes == ()
+    assert reasons(world) == [(X1, "executed_order_unknown_to_exchange", True)]
+
+
+def test_a_row_marked_unknown_is_never_canceled_by_a_cycle_and_a_person_is_told() -> None:
+    world = World([row(status="Unknown")], absent=frozenset({("p1", X1)}))
+    for number in range(5):
+        assert world.plan().changes == ()
+        assert reasons(world) == [(X1, "marked_unknown", True)]
+        assert counted(world) == {"missing_from_exchange": 1}
+        (finding,) = world.plan().findings
+        assert finding.detail == {"confirmations": number + 1, "first_missing_at": iso_ms(NOW)}
+        world = replace(world.after(), now_ms=NOW + (number + 1) * SPACING)
+
+
+@pytest.mark.parametrize("changes", [{"unknown": {("p1", X1): "HTTP 500"}}, {}])
+def test_that_a_marked_row_waits_for_a_person_is_said_in_a_cycle_that_got_no_answer_too(changes: Raw) -> None:
+    world = World([row(status="unknown")], absent=frozenset({("p1", X1)})).after()
+    assert reasons(replace(world, absent=frozenset(), **changes)) == [(X1, "marked_unknown", True)]
+
+
+def test_a_row_that_its_bot_calls_unknown_is_no_persons_business_until_the_exchange_denies_it() -> None:
+    assert reasons(World([row(status="unknown")], unknown={("p1", X1): "HTTP 500"})) == []
+
+
+@pytest.mark.parametrize(
+    ("exchange", "handler", "status"),
+    [
+        (order(status="expired"), "cancel", "expired"),
+        (executed("10"), "entry_fill", "filled"),
+        (executed("3"), "entry_fill", "partially_filled"),
+    ],
+)
+def test_a_marked_row_whose_order_the_exchange_knows_after_all_is_corrected(
+    exchange: Raw, handler: str, status: str
+) -> None:
+    world = replace(World([row(status="unknown")], absent=frozenset({("p1", X1)})).after(), orders=[exchange])
+    (change,) = replace(world, absent=frozenset()).plan().changes
+    assert (change.handler, change.values["status"]) == (handler, status)
+
+
+def test_rows_that_wait_for_a_person_keep_no_other_row_from_being_looked_up() -> None:
+    marked = [row(order_id=f"u{n}", status="unknown", timestamp=EARLIER - n * MINUTE) for n in range(3)]
+    limited = World([*marked, row()], policy=OrderParityPolicy(max_lookups=2))
+    assert [order_id for _, _, order_id, _ in limited.look_ups()] == [X1, "u2"]
+
+
 def test_a_look_up_that_found_the_order_decides_as_a_reading_does() -> None:
     found = World([row(order_id="o1", client_order_id="bytelyst-p1-t1-entry")], [executed("10")])
     (change,) = found.plan().changes

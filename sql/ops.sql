@@ -1,5 +1,6 @@
 -- What `recon serve` reads, all in one read-only transaction every few seconds: the pipeline's own tables, and of the bots' tables
--- only profiles and trading_control. Nothing here writes, and no statement reads more the longer the pipeline runs.
+-- profiles, trading_control, and the orders that may still execute. Nothing here writes, and no statement reads more the longer the
+-- pipeline runs.
 
 -- name: ops_never_write
 -- No lock, no table: for the rest of the session a statement that would write is an error.
@@ -70,6 +71,23 @@ SELECT profile_id, order_id, account_id, client_order_id, trade_id, symbol, side
        detail, failures, first_seen_at, checked_at, next_check_at, run_id, updated_at
 FROM recon.order_checks
 ORDER BY placed_at NULLS FIRST, profile_id, order_id;
+
+-- name: ops_unchecked_orders
+-- Index orders_live_idx where the table has it (`recon doctor` says which index to make), primary key of recon.order_checks. Orders
+-- that may still execute, are older than the stale threshold, and that no sync has looked at. Oldest first.
+SELECT o.profile_id, coalesce(p.account_id, '') AS account_id, o.order_id, coalesce(o.client_order_id, '') AS client_order_id,
+       coalesce(o.trade_id, '') AS trade_id, coalesce(o.symbol, '') AS symbol, coalesce(o.side, '') AS side,
+       coalesce(lower(translate(trim(o.status), '- ', '__')), '') AS status,
+       coalesce(o.created_at, recon.from_ms(o.time_ms, NULL::timestamptz)) AS placed_at
+FROM recon.lifecycle_orders AS o
+LEFT JOIN recon.profile_accounts AS p ON p.profile_id = o.profile_id
+WHERE recon.may_execute(o.status)
+  AND o.order_id <> '' AND o.order_id NOT LIKE 'BFILL-%' AND o.order_id NOT LIKE 'PARITY-%'
+  AND coalesce(o.created_at, recon.from_ms(o.time_ms, NULL::timestamptz), '-infinity')
+      < now() - make_interval(secs => :'stale_seconds'::double precision)
+  AND NOT EXISTS (SELECT FROM recon.order_checks AS c WHERE c.profile_id = o.profile_id AND c.order_id = o.order_id)
+ORDER BY placed_at NULLS FIRST, o.profile_id, o.order_id
+LIMIT :'row_limit'::bigint;
 
 -- name: ops_sync
 -- Index order_sync_runs_began_idx. The last run.

@@ -39,7 +39,9 @@ def serve(host: str | None, port: int | None) -> None:
         listening = bound_socket(address, wanted.port if port is None else port)
     except (SettingError, AccessError, ServeError) as error:
         raise click.ClickException(str(error)) from None
-    reader = SnapshotReader(settings.database_url, timeout_seconds=wanted.max_age_seconds / 2)
+    reader = SnapshotReader(
+        settings.database_url, timeout_seconds=wanted.max_age_seconds / 2, stale_ms=settings.order_status.stale_ms
+    )
     keeper = Keeper(reader, refresh_seconds=wanted.refresh_seconds)
     app = build_app(
         keeper.latest,

@@ -1,4 +1,4 @@
-"""Reading a snapshot: the pipeline's own tables, in one read-only transaction, as the role that can't write the bots' tables.
+"""Reading a snapshot: what ``recon serve`` shows, in one read-only transaction, as the role that can't write the bots' tables.
 
 What belongs here: the connection and the statements of ``sql/ops.sql``. What does not: when to read (``keeper``) and what is made
 of it.
@@ -20,6 +20,9 @@ from recon_pipeline.ops.snapshot import Row, Snapshot
 ROWS_AT_ONCE: Final = 200
 """rows that become Python objects before another thread may run: requests are answered while a large table is read"""
 RUNS_SHOWN: Final = 20
+UNCHECKED_SHOWN: Final = 500
+UNCHECKED_REST: Final = 20
+"""The bots' table may lack the index for orders that may still execute: what took a second to find is kept for so many."""
 
 
 class ReadingError(Exception):
@@ -34,11 +37,15 @@ class SnapshotReader:
         database_url: str,
         *,
         timeout_seconds: float,
+        stale_ms: int,
         clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
         self._database_url = database_url
         self._timeout_ms = int(timeout_seconds * 1000)
+        self._stale_seconds = stale_ms / 1000
         self._clock = clock
+        self._unchecked: tuple[Row, ...] = ()
+        self._unchecked_until = 0.0
         self._connection: Connection | None = None
 
     def read(self) -> Snapshot:
@@ -77,13 +84,25 @@ class SnapshotReader:
                 "pending_batches": _rows(connection, "ops_pending_batches"),
                 "totals": _rows(connection, "ops_totals"),
                 "accounts": _rows(connection, "ops_accounts"),
-                "order_checks": _rows(connection, "ops_order_checks"),
+                "order_checks": (checks := _rows(connection, "ops_order_checks")),
+                "unchecked": self._unchecked_now(connection, checks),
                 "sync": next(iter(_rows(connection, "ops_sync")), None),
                 "streams": _rows(connection, "ops_streams"),
                 "waiting": _rows(connection, "ops_waiting"),
                 "undelivered_events": int(_rows(connection, "ops_undelivered_events")[0]["events"]),
             }
         return Snapshot(taken_at=taken_at, seconds=time.monotonic() - began, **fields)
+
+    def _unchecked_now(self, connection: Connection, checks: tuple[Row, ...]) -> tuple[Row, ...]:
+        began = time.monotonic()
+        if began >= self._unchecked_until:
+            limits = {"stale_seconds": self._stale_seconds, "row_limit": UNCHECKED_SHOWN}
+            self._unchecked = _rows(connection, "ops_unchecked_orders", **limits)
+            ended = time.monotonic()
+            self._unchecked_until = ended + UNCHECKED_REST * (ended - began)
+            return self._unchecked
+        checked = {(row["profile_id"], row["order_id"]) for row in checks}
+        return tuple(row for row in self._unchecked if (row["profile_id"], row["order_id"]) not in checked)
 
     def _connected(self) -> Connection:
         if self._connection is None or self._connection.closed:

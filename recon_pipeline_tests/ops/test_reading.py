@@ -17,6 +17,7 @@ from recon_pipeline.ops.keeper import Keeper
 from recon_pipeline.ops.reading import ReadingError, SnapshotReader
 from recon_pipeline.ops.snapshot import Snapshot
 
+STALE_MS = 300_000
 AT = dt.datetime(2026, 11, 20, 12, 0, tzinfo=dt.UTC)
 
 ROWS = """
@@ -62,7 +63,7 @@ INSERT INTO recon.events (type, severity, message, created_at, delivered_at) VAL
 
 @pytest.fixture
 def reader(database_url: str) -> Iterator[SnapshotReader]:
-    made = SnapshotReader(database_url, timeout_seconds=5, clock=lambda: AT)
+    made = SnapshotReader(database_url, timeout_seconds=5, stale_ms=STALE_MS, clock=lambda: AT)
     yield made
     made.close()
 
@@ -109,6 +110,70 @@ def test_a_snapshot_holds_every_table_in_its_order(database_url: str, reader: Sn
         ("k1", None),
     ]
     assert found.undelivered_events == 1
+
+
+ORDERS = """
+INSERT INTO public.profiles (profile_id, account_id) VALUES ('p1', 'a1');
+INSERT INTO public.orders (order_id, client_order_id, profile_id, symbol, side, status, trade_id, created_at) VALUES
+  ('old', 'c-1', 'p1', 'AAPL', 'BUY', 'Pending New', 't1', now() - interval '6 minutes'),
+  ('older', NULL, 'gone', NULL, NULL, NULL, NULL, now() - interval '9 days'),
+  ('partial', NULL, 'p1', 'AAPL', 'BUY', 'partially-filled', 't1', now() - interval '1 hour'),
+  ('young', NULL, 'p1', 'AAPL', 'BUY', 'pending_new', 't1', now() - interval '4 minutes'),
+  ('over', NULL, 'p1', 'AAPL', 'BUY', 'filled', 't1', now() - interval '9 days'),
+  ('dead', NULL, 'p1', 'AAPL', 'BUY', 'canceled', 't1', now() - interval '9 days'),
+  ('BFILL-1', NULL, 'p1', 'AAPL', 'BUY', 'new', 't1', now() - interval '9 days'),
+  ('PARITY-1', NULL, 'p1', 'AAPL', 'BUY', 'new', 't1', now() - interval '9 days'),
+  ('checked', NULL, 'p1', 'AAPL', 'BUY', 'new', 't1', now() - interval '9 days');
+INSERT INTO recon.order_checks (profile_id, order_id, account_id, status, outcome, first_seen_at, next_check_at) VALUES
+  ('p1', 'checked', 'a1', 'new', 'live', now(), now());
+"""
+
+
+def test_stale_orders_that_no_sync_has_looked_at_are_found_oldest_first(
+    database_url: str, reader: SnapshotReader
+) -> None:
+    found = read_after(database_url, ORDERS, reader).unchecked
+    assert [row["order_id"] for row in found] == ["older", "partial", "old"]
+    named = {
+        name: found[2][name] for name in ("profile_id", "account_id", "client_order_id", "trade_id", "symbol", "status")
+    }
+    assert list(named.values()) == ["p1", "a1", "c-1", "t1", "AAPL", "pending_new"]
+    assert (found[0]["account_id"], found[0]["status"], found[0]["side"]) == ("", "", "")
+
+
+def test_they_are_not_looked_for_again_at_once_where_that_is_slow_but_never_named_once_checked(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recon_pipeline.ops import reading
+
+    monkeypatch.setattr(reading, "UNCHECKED_REST", 10**6)
+    reader = SnapshotReader(database_url, timeout_seconds=5, stale_ms=STALE_MS)
+    assert len(read_after(database_url, ORDERS, reader).unchecked) == 3
+    with connect(database_url) as connection:
+        connection.execute(
+            b"INSERT INTO recon.order_checks (profile_id, order_id, account_id, status, outcome, first_seen_at, "
+            b"next_check_at) VALUES ('p1', 'old', 'a1', 'new', 'live', now(), now())"
+        )
+        connection.execute(b"UPDATE public.orders SET status = 'filled' WHERE order_id = 'partial'")
+    assert [row["order_id"] for row in reader.read().unchecked] == ["older", "partial"]
+    reader._unchecked_until = 0.0
+    assert [row["order_id"] for row in reader.read().unchecked] == ["older"]
+    reader.close()
+
+
+def test_orders_that_may_execute_are_found_without_reading_those_that_are_over(database_url: str) -> None:
+    with connect(database_url) as connection:
+        connection.execute(
+            b"INSERT INTO public.orders (order_id, profile_id, status, created_at) SELECT 'o' || n, 'p' || n % 20, "
+            b"CASE WHEN n % 1000 = 0 THEN 'new' ELSE 'filled' END, now() - interval '1 day' FROM generate_series(1, 50000) AS n"
+        )
+        connection.execute(b"ANALYZE public.orders")
+        query = statements()["ops_unchecked_orders"].query
+        limits = {"stale_seconds": 300, "row_limit": 500}
+        plan = "\n".join(row["QUERY PLAN"] for row in connection.execute(b"EXPLAIN " + query, limits))
+        assert len(connection.execute(query, limits).fetchall()) == 50
+    assert "orders_live_idx" in plan
+    assert "Seq Scan on orders" not in plan
 
 
 def test_a_database_in_which_nothing_happened_yet_is_read(reader: SnapshotReader) -> None:
@@ -175,7 +240,7 @@ def test_the_last_time_a_profile_was_in_line_is_found_through_an_index_however_l
 def test_a_database_that_is_down_is_said_without_its_password(reader: SnapshotReader) -> None:
     url = "postgresql://reader:hunter2@127.0.0.1:1/recon"
     with pytest.raises(ReadingError, match=r"can't connect to database recon on 127\.0\.0\.1:1 as reader") as caught:
-        SnapshotReader(url, timeout_seconds=2).read()
+        SnapshotReader(url, timeout_seconds=2, stale_ms=STALE_MS).read()
     error: BaseException | None = caught.value
     while error is not None:
         assert "hunter2" not in str(error)
@@ -183,7 +248,7 @@ def test_a_database_that_is_down_is_said_without_its_password(reader: SnapshotRe
 
 
 def test_a_table_that_is_locked_ends_the_reading_in_time_and_the_next_one_works(database_url: str) -> None:
-    reader = SnapshotReader(database_url, timeout_seconds=0.3)
+    reader = SnapshotReader(database_url, timeout_seconds=0.3, stale_ms=STALE_MS)
     with connect(database_url) as connection, connection.transaction():
         connection.execute(b"LOCK TABLE recon.totals IN ACCESS EXCLUSIVE MODE")
         began = time.monotonic()
@@ -196,7 +261,7 @@ def test_a_table_that_is_locked_ends_the_reading_in_time_and_the_next_one_works(
 
 def test_a_keeper_keeps_what_was_read_while_reading_fails_and_reads_on_afterwards(database_url: str) -> None:
     instants = iter([AT + dt.timedelta(seconds=second) for second in range(100)])
-    reader = SnapshotReader(database_url, timeout_seconds=2, clock=lambda: AT)
+    reader = SnapshotReader(database_url, timeout_seconds=2, stale_ms=STALE_MS, clock=lambda: AT)
     keeper = Keeper(reader, refresh_seconds=1, clock=lambda: next(instants))
     first = keeper.refresh()
     assert first.snapshot is not None
@@ -242,7 +307,7 @@ def test_a_keeper_that_dies_of_an_error_that_is_not_the_database_s_says_so() -> 
 
 
 def test_a_keeper_reads_again_and_again_until_it_is_stopped(database_url: str) -> None:
-    keeper = Keeper(SnapshotReader(database_url, timeout_seconds=2), refresh_seconds=0.05)
+    keeper = Keeper(SnapshotReader(database_url, timeout_seconds=2, stale_ms=STALE_MS), refresh_seconds=0.05)
     died = threading.Event()
     keeper.start(when_dead=died.set)
     seen: set[int] = set()

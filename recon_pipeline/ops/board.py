@@ -270,12 +270,12 @@ def _case_line(rows: list[Row], now: dt.datetime, late: dt.timedelta) -> CaseLin
         trade_id=wording.clean(first["trade_id"]),
         symbol=wording.clean(next((row["symbol"] for row in rows if row["symbol"]), "")),
         notional_usd=max(worths, default=None),
-        root_cause=next((str(row["root_cause"]) for row in rows if row["root_cause"]), ""),
+        root_cause=next((wording.clean(row["root_cause"]) for row in rows if row["root_cause"]), ""),
         first_seen_at=min(row["first_seen_at"] for row in rows),
         seen_at=seen_at,
         problems=tuple(
             Problem(
-                str(row["stage"]),
+                wording.clean(row["stage"]),
                 wording.clean(row["reason"]),
                 wording.clean(row["order_id"] or (row["detail"] or {}).get("exchange_order_id")),
             )

@@ -94,7 +94,7 @@ def render(
     if snapshot is not None and shown.orders is not None and shown.cases is not None:
         sentences = {
             "profiles": profile_names(snapshot, asked),
-            "statuses": tuple(sorted({*shown.orders.statuses, *([asked.status] if asked.status else [])})),
+            "statuses": _with(shown.orders.statuses, asked.status),
             "orders_note": _orders_note(shown.orders, asked, policy),
             "orders_empty": _orders_empty(snapshot, asked, policy),
             "cases_note": _cases_note(shown.cases, asked),
@@ -271,6 +271,12 @@ def _cases_empty(snapshot: Snapshot, asked: Query) -> str:
     if asked.profile and not is_known(snapshot, asked.profile):
         return f"There is no profile “{asked.profile}”."
     return f"Nothing in {asked.profile} waits for a person." if asked.profile else "Nothing waits for a person."
+
+
+def _with(statuses: tuple[str, ...], asked: str) -> tuple[str, ...]:
+    """The statuses to choose from, the one that was asked for among them however it is spelled."""
+    known = not asked or asked.lower() in {status.lower() for status in statuses}
+    return statuses if known else tuple(sorted({*statuses, asked}))
 
 
 def _filter(asked: Query) -> str:

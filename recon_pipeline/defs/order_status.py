@@ -19,6 +19,7 @@ from recon_pipeline.defs.order_status_presentation import metadata_of, summary
 from recon_pipeline.defs.order_status_run import SyncAsk, SyncOutcome, run_order_status
 from recon_pipeline.defs.reporting import SCHEDULED, TRIGGER_TAG, Event, fail_naming, refuse
 from recon_pipeline.defs.resources import Outside
+from recon_pipeline.defs.tables import counted
 from recon_pipeline.engine import Failure
 from recon_pipeline.order_status.outcome import ProfileSync
 from recon_pipeline.order_status.syncing import SyncScope
@@ -108,13 +109,12 @@ class _Report:
         :raises Failure: naming the profiles
         """
         result = self._outcome.result
-        counts = result.counts
+        told = [f"{count} {name.replace('_', ' ')}" for name, count in result.counts.items() if count]
         self._context.log.info(
-            "%s%s",
+            "%s%s, with %s",
             "dry run: " if result.dry_run else "",
-            ", ".join(
-                [*(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()), f"{result.api_calls} calls"]
-            ),
+            ", ".join(told) or "nothing to ask",
+            counted(result.api_calls, "call"),
         )
         fail_naming(self._failures, of=len(self._failures), skipped=0)
 

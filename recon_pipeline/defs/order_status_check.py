@@ -15,9 +15,9 @@ from recon_pipeline.defs import order_status_tables as own
 from recon_pipeline.defs.order_status_run import milliseconds, read_remembered
 from recon_pipeline.defs.resources import Outside
 from recon_pipeline.defs.tables import counted
-from recon_pipeline.domain.order_answers import CheckOutcome
 from recon_pipeline.domain.order_checks import stale_checks
 from recon_pipeline.domain.order_status_policy import OrderStatusPolicy
+from recon_pipeline.domain.terms import UNKNOWN_STATUS
 
 SHOWN: Final = 50
 
@@ -45,7 +45,7 @@ def judge(checks: pd.DataFrame, policy: OrderStatusPolicy, at: dt.datetime) -> d
         "profiles_with_stale_orders": len(profiles),
         "oldest_stale_minutes": own.oldest_ms(stale, at_ms) // 60_000,
         "stale_for_long": own.older_than(stale, policy.alert_after_ms, at_ms),
-        "unknown": int((stale["outcome"] == CheckOutcome.MARKED_UNKNOWN.value).sum()),
+        "unknown": int((stale["status"] == UNKNOWN_STATUS).sum()),
         "confirmed_live": len(checks) - len(stale),
         "judged_at": own.instant_of(at),
     }

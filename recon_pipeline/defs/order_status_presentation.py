@@ -14,6 +14,7 @@ from recon_pipeline.defs import order_status_tables as own
 from recon_pipeline.defs.order_status_run import SyncOutcome
 from recon_pipeline.defs.presentation import Metadata
 from recon_pipeline.domain.order_answers import CheckOutcome
+from recon_pipeline.domain.terms import UNKNOWN_STATUS
 from recon_pipeline.order_status.outcome import ProfileSync
 
 RUNBOOK: Final = dg.MetadataValue.path(names.RUNBOOK)
@@ -113,7 +114,7 @@ def stale_numbers(outcome: SyncOutcome, profile: ProfileSync) -> Metadata:
     return {
         "stale": len(stale),
         "confirmed_live": len(profile.checks) - len(stale),
-        "unknown": int((stale["outcome"] == CheckOutcome.MARKED_UNKNOWN.value).sum()),
+        "unknown": int((stale["status"] == UNKNOWN_STATUS).sum()),
         "without_answer": int((stale["outcome"] == CheckOutcome.FAILED.value).sum()),
         "stale_for_long": own.older_than(stale, policy.alert_after_ms, at_ms),
         "oldest_stale_minutes": own.oldest_ms(stale, at_ms) // 60_000,

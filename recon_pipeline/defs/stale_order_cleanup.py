@@ -23,6 +23,7 @@ from recon_pipeline.defs.reporting import LOCATION, fail_naming, refuse
 from recon_pipeline.defs.resources import Outside
 from recon_pipeline.domain.order_answers import Decision
 from recon_pipeline.domain.order_parity import RowKey
+from recon_pipeline.domain.terms import UNKNOWN_STATUS
 from recon_pipeline.order_status.syncing import DigestChangedError, SyncScope
 
 Event: TypeAlias = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.AssetCheckResult | dg.Output[None]
@@ -136,7 +137,7 @@ def _decided(config: CleanupConfig, remembered: pd.DataFrame) -> dict[RowKey, De
     decided_by, reason = config.decided_by.strip(), config.reason.strip()
     if not decided_by or not reason:
         raise refuse("cancel_unknown wants decided_by (who) and reason (why): both stand in recon.corrections.")
-    unknown = remembered[remembered["status"] == "unknown"]
+    unknown = remembered[remembered["status"] == UNKNOWN_STATUS]
     decided: dict[RowKey, Decision] = {}
     for order_id in wanted:
         owners = sorted(unknown[unknown["order_id"] == order_id]["profile_id"])
@@ -212,19 +213,22 @@ def _sentence(outcome: SyncOutcome, wanted: int, config: CleanupConfig) -> str:
     result = outcome.result
     counts = result.counts
     asked = f"{tables.counted(counts.get('checked', 0), 'order')} asked about with {tables.counted(result.api_calls, 'call')}"
-    left = f" {result.left_over:,} more are left: launch it again." if result.left_over else ""
-    failed = f" {counts['failed']:,} had no answer that counts and stay as they are." if counts.get("failed") else ""
-    if not config.confirm:
-        if not wanted:
-            return f"Preview: {asked}; nothing is to be written.{failed}{left}"
-        return (
-            f"Preview, nothing was changed: {asked}; {tables.counted(wanted, 'row')} would be written. Launch again with "
-            f"confirm: true and expected_digest to write them.{failed}{left}"
-        )
-    written = sum(len(profile.applied) for profile in result.profiles.values())
-    postponed = sum(len(profile.postponed) for profile in result.profiles.values())
-    stays = f" {postponed:,} postponed: their rows changed meanwhile." if postponed else ""
-    return f"{asked[0].upper()}{asked[1:]}; {written} of {tables.counted(wanted, 'row')} written.{stays}{failed}{left}"
+    aside = (
+        (counts.get("held", 0), "held back: see findings."),
+        (counts.get("postponed", 0), "postponed: their rows moved a moment ago."),
+        (counts.get("failed", 0), "had no answer that counts and stay as they are."),
+        (result.left_over, "more are left: launch it again."),
+    )
+    rest = "".join(f" {count:,} {what}" for count, what in aside if count)
+    if config.confirm:
+        written = sum(len(profile.applied) for profile in result.profiles.values())
+        return f"{asked}; {written} of {tables.counted(wanted, 'row')} written.{rest}"
+    if not wanted:
+        return f"Preview: {asked}; nothing is to be written.{rest}"
+    return (
+        f"Preview, nothing was changed: {asked}; {tables.counted(wanted, 'row')} would be written. Launch again with "
+        f"confirm: true and expected_digest to write them.{rest}"
+    )
 
 
 def _evaluation(outside: Outside) -> dg.AssetCheckEvaluation:

@@ -152,7 +152,7 @@ def test_a_dry_run_shows_what_it_would_write_and_a_run_that_may_write_corrects_t
     assert (stale["stale"], stale["oldest_stale_minutes"]) == (1, 180)
     [order] = stale["orders"]
     assert order["order"].startswith(f"⚠ {order_id}, trade nvda-1001, SELL NVDA")
-    assert order["last_answer"].startswith("differs: a dry run: RECON_ORDER_STATUS_DRY_RUN=false")
+    assert order["last_answer"].startswith("differs (pending_new to filled: order_executed_more): a dry run")
     check = world.checks(dry)[CHECK]
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert check.description == "⚠ 1 stale order of 1 profile, the oldest 3 h old."
@@ -319,6 +319,11 @@ def test_the_cleanup_previews_then_writes_what_it_showed_and_a_person_decides_th
     assert "it blocks its trade until you decide" in world.metadata(done, STALE, AMD)["orders"][0]["last_answer"]
 
     who = {"decided_by": "Ada", "reason": "the bot crashed before it was sent"}
+    # The row was written a moment ago: that may have been its bot.
+    hasty = output(cleanup(world, cancel_unknown=[LOST], **who))
+    assert "nothing is to be written. 1 postponed" in hasty["outcome"]
+    assert "postponed (quiet)" in hasty["orders"][0]["last_answer"]
+    world.environment["RECON_ORDER_QUIET_PERIOD_SECONDS"] = "0"
     decided = output(cleanup(world, cancel_unknown=[LOST], **who))
     assert decided["corrections"][0]["change"] == f"cancel, trade stuck-1, row {LOST}"
     assert status_of(world, LOST) == "unknown"

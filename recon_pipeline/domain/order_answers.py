@@ -132,7 +132,7 @@ def set_aside(account: AccountOrders, consumption: pd.DataFrame, *, forward_only
             aside[position] = Checked(
                 CheckOutcome.POSTPONED, str(fact.status), detail=CheckReason.STAND_IN_ELSEWHERE.value
             )
-        elif forward_only and rows and class_of_order(fact) in LIVE:
+        elif forward_only and class_of_order(fact) in LIVE:
             entry = stand_ins.get(fact.order_id)
             older = _older(rows, fact, represented_e9=0 if entry is None else entry.represented_e9)
             if older is not None:
@@ -145,9 +145,9 @@ def _older(rows: list[Any], fact: Any, *, represented_e9: int) -> Checked | None
 
     Only such an answer can be older than the ledger: what is over stays as it was.
     """
-    kept, *_ = speaking = keep_first(rows, fact.order_id)
-    booked = max(int(row.executed_e9) for row in speaking) + represented_e9
-    over = class_of_status(kept.status) not in LIVE
+    speaking = keep_first(rows, fact.order_id)
+    booked = max((int(row.executed_e9) for row in speaking), default=0) + represented_e9
+    over = bool(speaking) and class_of_status(speaking[0].status) not in LIVE
     if booked - fact.executed_e9 > EPSILON_E9 or (over and fact.executed_e9 - booked <= EPSILON_E9):
         return Checked(CheckOutcome.OUTDATED, str(fact.status))
     return Checked(CheckOutcome.HELD, str(fact.status), CheckReason.ROW_IS_OVER.value) if over else None

@@ -19,7 +19,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import psycopg
 
@@ -68,6 +68,9 @@ ATTEMPTS: Final = 3
 VERSION: Final = 1
 
 
+Also: TypeAlias = Callable[[Connection, CorrectionResult], None]
+
+
 class _NothingLeftError(Exception):
     """Every change was postponed: the transaction has nothing to commit."""
 
@@ -84,18 +87,21 @@ def apply_corrections(
     now: dt.datetime,
     lease: Lease | None = None,
     owner: str = "",
+    also: Also | None = None,
     at: Callable[[str], None] = nowhere,
 ) -> CorrectionResult:
     """Write the changes of the plan that still fit; say of every other one why not.
 
     :param lease: the profile's lease that the caller holds; without it one is taken for ``owner`` and given back
+    :param also: what the caller writes into the pipeline's own tables in the same transaction, at its end; called only where
+        something was written, and again where the transaction has to begin again
     :param at: called with the name of each of :data:`FAULT_POINTS`
     :raises ValueError: the plan is no plan of one profile, writes quantity that it does not cite, or reuses a batch id
     """
     if now.tzinfo is None:
         raise ValueError("now needs a time zone")
     check_corrections(plan)
-    work = _Work(database_url, plan, run_id, now, at)
+    work = _Work(database_url, plan, run_id, now, at, also)
     if not plan.changes:
         return work.result(ApplyState.NOTHING_TO_APPLY)
     try:
@@ -116,6 +122,7 @@ class _Work:
     run_id: str
     now: dt.datetime
     at: Callable[[str], None]
+    also: Also | None
     writing: bool = False
     """whether a transaction was begun whose outcome may be unknown"""
 
@@ -131,6 +138,8 @@ def _carry_out(work: _Work, lease: Lease) -> CorrectionResult:
                 work.writing = True
                 with connection.transaction():
                     result = _write(connection, work, lease)
+                    if work.also is not None and result.state is ApplyState.APPLIED:
+                        work.also(connection, result)
                     work.at("batch_applied")
                 work.at("committed_corrections")
             except _NothingLeftError as nothing:

@@ -130,3 +130,17 @@ CREATE INDEX waiting_cases_notional_idx ON recon.waiting_cases (notional_usd DES
 
 -- When a profile was in line last, found at once however long ago: the boards ask every few seconds.
 CREATE INDEX cycle_reports_clean_idx ON recon.cycle_reports (profile_id, cycle_at DESC) WHERE clean;
+
+-- Orders that may still execute, found without reading those that are over. The bots' own table is never altered: the index comes
+-- with a table that 0001 has created and nobody has used yet; for any other, `recon doctor` says what to make.
+DO $$
+BEGIN
+  IF to_regclass('public.orders_profile_id_trade_id_idx') IS NOT NULL AND to_regclass('public.orders_live_idx') IS NULL THEN
+    IF NOT EXISTS (SELECT FROM public.orders) THEN
+      CREATE INDEX orders_live_idx ON public.orders (profile_id, order_id)
+        WHERE coalesce(lower(translate(trim(status), '- ', '__')), '') <> ALL (
+          '{filled,canceled,cancelled,expired,rejected,replaced,done_for_day,failed,error}'::text[]);
+    END IF;
+  END IF;
+END
+$$;

@@ -128,3 +128,12 @@ $$ SELECT recon.to_symbols(symbols::jsonb) $$;
 CREATE OR REPLACE FUNCTION recon.to_symbols(symbols text) RETURNS text[]
   LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
 $$ SELECT string_to_array(translate(symbols, ' {}[]"', ''), ',') $$;
+
+-- Whether an order of this status may still execute, as the domain says it: a status that is not known to be over, or none, may.
+-- One expression, so that the planner puts it in the place of the call and finds it in the index on the orders that may.
+CREATE OR REPLACE FUNCTION recon.may_execute(status text) RETURNS boolean
+  LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
+$$
+  SELECT coalesce(lower(translate(trim(status), '- ', '__')), '') <> ALL (
+    '{filled,canceled,cancelled,expired,rejected,replaced,done_for_day,failed,error}'::text[])
+$$;

@@ -1,26 +1,24 @@
 """What the order status page shows, from a snapshot and a query: facts, lines, counts. Pure; nothing of it is markup.
 
-What belongs here: what is stale, what is shown, in which order, and what is left out. What does not: words (``wording``), markup
-(``page`` and its template) and the judgement of health (``health``), which the page repeats.
+What belongs here: what is chosen, shown and left out. What does not: what is stale and comes first (``ranking``), words
+(``wording``), and markup (``page`` and its template).
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
-from recon_pipeline.domain.frames import NO_TIME
 from recon_pipeline.domain.order_answers import CheckOutcome
-from recon_pipeline.domain.order_checks import confirmed_live
 from recon_pipeline.domain.order_status_policy import OrderStatusPolicy
 from recon_pipeline.ops import wording
-from recon_pipeline.ops.snapshot import Row, Snapshot
+from recon_pipeline.ops.ranking import RankedCase, RankedOrder, ranked_rows
+from recon_pipeline.ops.snapshot import Snapshot
 
-ORDERS_SHOWN: Final = 100
+ORDERS_SHOWN: Final = 50
 CASES_SHOWN: Final = 50
 MOST_SHOWN: Final = 1_000
 """Lines of one list, also where all are asked for: a phone has to be able to show them."""
@@ -144,81 +142,77 @@ class Cases:
     lines: tuple[CaseLine, ...]
 
 
-def orders_of(snapshot: Snapshot, query: Query, policy: OrderStatusPolicy, now: dt.datetime) -> Orders:
+def orders_of(snapshot: Snapshot, query: Query, policy: OrderStatusPolicy) -> Orders:
     """The orders that may still execute and are older than the threshold: stale ones first, then oldest first.
 
-    A row without a time of placing comes first: nothing is known to be older.
+    Judged at the instant of the snapshot. A row without a time of placing comes first: nothing is known to be older.
     """
-    every = [_order_line(row, policy, now) for row in (*snapshot.unchecked, *snapshot.order_checks)]
-    every.sort(key=_stale_then_oldest)
-    stale = [line for line in every if line.stale]
-    shown = [line for line in every if _asked_for(line, query)]
-    late = now - dt.timedelta(milliseconds=2 * policy.interval_ms)
+    ranked = ranked_rows(snapshot, policy)
+    wanted = query.status.lower()
+    shown = [
+        order
+        for order in (ranked.orders if query.live else ranked.orders[: ranked.stale])
+        if query.profile in {"", order.profile_id} and wanted in {"", order.status}
+    ]
     return Orders(
-        stale=len(stale),
-        persistent=sum(line.persistent for line in stale),
-        waiting=len(every) - len(stale),
-        profiles=len({line.profile_id for line in stale}),
-        oldest=min((line.placed_at for line in stale if line.placed_at is not None), default=None),
+        stale=ranked.stale,
+        persistent=ranked.persistent,
+        waiting=len(ranked.orders) - ranked.stale,
+        profiles=ranked.profiles,
+        oldest=ranked.oldest,
         more=len(snapshot.unchecked) >= UNCHECKED_READ,
-        overdue=sum(line.next_check_at is not None and line.next_check_at < late for line in every),
+        overdue=ranked.overdue,
         matching=len(shown),
-        lines=tuple(shown[: MOST_SHOWN if query.everything else ORDERS_SHOWN]),
-        statuses=tuple(sorted({line.status for line in every if line.status})),
+        lines=tuple(_order_line(order) for order in shown[: MOST_SHOWN if query.everything else ORDERS_SHOWN]),
+        statuses=ranked.statuses,
     )
 
 
-def cases_of(snapshot: Snapshot, query: Query, now: dt.datetime, late: dt.timedelta) -> Cases:
+def cases_of(snapshot: Snapshot, query: Query, policy: OrderStatusPolicy, late: dt.timedelta) -> Cases:
     """What waits for a person, one line for each trade (or order, or symbol), most money first.
 
     The money of a trade counts once, however many reasons there are.
 
     :param late: a case that no cycle has seen for longer is outdated
     """
-    grouped: dict[tuple[str, ...], list[Row]] = {}
-    for row in snapshot.waiting:
-        grouped.setdefault(_thing(row), []).append(row)
-    every = sorted((_case_line(rows, now, late) for rows in grouped.values()), key=_richest_first)
-    shown = [line for line in every if query.profile in {"", line.profile_id}]
+    every = ranked_rows(snapshot, policy).cases
+    shown = [case for case in every if query.profile in {"", case.profile_id}]
     return Cases(
         count=len(every),
         notional_usd=_total(every),
-        unpriced=sum(line.notional_usd is None for line in every),
+        unpriced=sum(case.notional_usd is None for case in every),
         matching=len(shown),
         matching_usd=_total(shown),
-        lines=tuple(shown[: MOST_SHOWN if query.everything else CASES_SHOWN]),
+        lines=tuple(
+            _case_line(case, snapshot.taken_at, late)
+            for case in shown[: MOST_SHOWN if query.everything else CASES_SHOWN]
+        ),
     )
 
 
-def profile_names(snapshot: Snapshot, query: Query, *, most: int = 200) -> tuple[str, ...]:
+def profile_names(snapshot: Snapshot, query: Query, policy: OrderStatusPolicy) -> tuple[str, ...]:
     """The profiles to choose from: all of them, or, where they are many, those with something to show."""
-    known = {wording.clean(row["profile_id"]) for row in snapshot.profiles}
-    if len(known) > most:
-        rows: Iterable[Row] = (*snapshot.order_checks, *snapshot.unchecked, *snapshot.waiting)
-        counted = Counter(wording.clean(row["profile_id"]) for row in rows)
-        known = {name for name, _ in counted.most_common(most)}
-    return tuple(sorted({*known, *([query.profile] if query.profile else [])} - {""}))
+    names = ranked_rows(snapshot, policy).names
+    if not query.profile or query.profile in names:
+        return names
+    return tuple(sorted((*names, query.profile)))
 
 
-def is_known(snapshot: Snapshot, profile_id: str) -> bool:
+def is_known(snapshot: Snapshot, profile_id: str, policy: OrderStatusPolicy) -> bool:
     """Whether there is such a profile, or anything of it."""
-    rows: Sequence[Row] = (*snapshot.profiles, *snapshot.order_checks, *snapshot.unchecked, *snapshot.waiting)
-    return any(wording.clean(row["profile_id"]) == profile_id for row in rows)
+    return profile_id in ranked_rows(snapshot, policy).known
 
 
-def _order_line(row: Row, policy: OrderStatusPolicy, now: dt.datetime) -> OrderLine:
-    placed_at, checked_at = row["placed_at"], row.get("checked_at")
-    outcome = str(row.get("outcome") or CheckOutcome.NOT_CHECKED)
-    checked_ms = NO_TIME if checked_at is None else wording.ms(checked_at)
-    confirmed = checked_at is not None and confirmed_live(outcome, checked_ms, policy, now_ms=wording.ms(now))
+def _order_line(order: RankedOrder) -> OrderLine:
+    row = order.row
     return OrderLine(
         **{name: wording.clean(row.get(name)) for name in _TEXTS},
-        placed_at=placed_at,
-        stale=not confirmed,
-        persistent=not confirmed and placed_at is not None and _ms(now - placed_at) >= policy.alert_after_ms,
-        outcome=outcome,
+        placed_at=row["placed_at"],
+        stale=order.stale,
+        persistent=order.persistent,
+        outcome=str(row.get("outcome") or CheckOutcome.NOT_CHECKED),
         failures=int(row.get("failures") or 0),
-        checked_at=checked_at,
+        checked_at=row.get("checked_at"),
         next_check_at=row.get("next_check_at"),
     )
 
@@ -237,41 +231,16 @@ _TEXTS: Final = (
 )
 
 
-def _asked_for(line: OrderLine, query: Query) -> bool:
-    return (
-        (line.stale or query.live)
-        and query.profile in {"", line.profile_id}
-        and query.status.lower() in {"", line.status.lower()}
-    )
-
-
-def _stale_then_oldest(line: OrderLine) -> tuple[Any, ...]:
-    placed = dt.datetime.min.replace(tzinfo=dt.UTC) if line.placed_at is None else line.placed_at
-    return (not line.stale, placed, line.profile_id, line.order_id)
-
-
-def _thing(row: Row) -> tuple[str, ...]:
-    """What a case is about: its trade, else its order, else its symbol on the account, else its reason."""
-    profile, detail = str(row["profile_id"]), row["detail"] or {}
-    order = row["order_id"] or detail.get("exchange_order_id")
-    for kind, about in (("trade", row["trade_id"]), ("order", order)):
-        if about:
-            return (kind, profile, str(about))
-    return ("symbol", str(row["account_id"]), str(row["symbol"]), str(row["reason"]))
-
-
-def _case_line(rows: list[Row], now: dt.datetime, late: dt.timedelta) -> CaseLine:
-    worths = [row["notional_usd"] for row in rows if row["notional_usd"] is not None]
-    first = rows[0]
-    seen_at = max(row["seen_at"] for row in rows)
+def _case_line(case: RankedCase, now: dt.datetime, late: dt.timedelta) -> CaseLine:
+    first, seen_at = case.rows[0], max(row["seen_at"] for row in case.rows)
     return CaseLine(
-        profile_id=wording.clean(first["profile_id"]),
+        profile_id=case.profile_id,
         account_id=wording.clean(first["account_id"]),
         trade_id=wording.clean(first["trade_id"]),
-        symbol=wording.clean(next((row["symbol"] for row in rows if row["symbol"]), "")),
-        notional_usd=max(worths, default=None),
-        root_cause=next((wording.clean(row["root_cause"]) for row in rows if row["root_cause"]), ""),
-        first_seen_at=min(row["first_seen_at"] for row in rows),
+        symbol=wording.clean(next((row["symbol"] for row in case.rows if row["symbol"]), "")),
+        notional_usd=case.notional_usd,
+        root_cause=wording.clean(next((row["root_cause"] for row in case.rows if row["root_cause"]), "")),
+        first_seen_at=min(row["first_seen_at"] for row in case.rows),
         seen_at=seen_at,
         problems=tuple(
             Problem(
@@ -279,27 +248,11 @@ def _case_line(rows: list[Row], now: dt.datetime, late: dt.timedelta) -> CaseLin
                 wording.clean(row["reason"]),
                 wording.clean(row["order_id"] or (row["detail"] or {}).get("exchange_order_id")),
             )
-            for row in rows
+            for row in case.rows
         ),
         outdated=now - seen_at > late,
     )
 
 
-def _richest_first(line: CaseLine) -> tuple[Any, ...]:
-    unknown = line.notional_usd is None
-    return (
-        unknown,
-        -(line.notional_usd or Decimal(0)),
-        line.first_seen_at,
-        line.profile_id,
-        line.trade_id,
-        line.symbol,
-    )
-
-
-def _total(lines: Iterable[CaseLine]) -> Decimal:
-    return sum((line.notional_usd for line in lines if line.notional_usd is not None), Decimal(0))
-
-
-def _ms(time: dt.timedelta) -> int:
-    return time // dt.timedelta(milliseconds=1)
+def _total(cases: Iterable[RankedCase]) -> Decimal:
+    return sum((case.notional_usd for case in cases if case.notional_usd is not None), Decimal(0))

@@ -93,12 +93,12 @@ def render(
     sentences: dict[str, Any] = {}
     if snapshot is not None and shown.orders is not None and shown.cases is not None:
         sentences = {
-            "profiles": profile_names(snapshot, asked),
+            "profiles": profile_names(snapshot, asked, policy),
             "statuses": _with(shown.orders.statuses, asked.status),
             "orders_note": _orders_note(shown.orders, asked, policy),
             "orders_empty": _orders_empty(snapshot, asked, policy),
             "cases_note": _cases_note(shown.cases, asked),
-            "cases_empty": _cases_empty(snapshot, asked),
+            "cases_empty": _cases_empty(snapshot, asked, policy),
         }
     return _template().render(
         snapshot=snapshot,
@@ -154,8 +154,8 @@ def _shown(
     snapshot: Snapshot, asked: Query, now: dt.datetime, policy: OrderStatusPolicy, late_minutes: int, trouble: str
 ) -> _Shown:
     late = dt.timedelta(minutes=late_minutes)
-    orders = orders_of(snapshot, asked, policy, now)
-    cases = cases_of(snapshot, asked, now, late)
+    orders = orders_of(snapshot, asked, policy)
+    cases = cases_of(snapshot, asked, policy, late)
     banners = [
         banner
         for banner in (
@@ -250,7 +250,7 @@ def _orders_note(orders: Orders, asked: Query, policy: OrderStatusPolicy) -> str
 
 
 def _orders_empty(snapshot: Snapshot, asked: Query, policy: OrderStatusPolicy) -> str:
-    if asked.profile and not is_known(snapshot, asked.profile):
+    if asked.profile and not is_known(snapshot, asked.profile, policy):
         return f"There is no profile “{asked.profile}”."
     if asked.narrows:
         return f"No {'order' if asked.live else 'stale order'} {_filter(asked)}."
@@ -267,8 +267,8 @@ def _cases_note(cases: Cases, asked: Query) -> str:
     return f"{only}{some}{wording.money(cases.matching_usd)} at risk, most money first" if cases.matching else only[:-2]
 
 
-def _cases_empty(snapshot: Snapshot, asked: Query) -> str:
-    if asked.profile and not is_known(snapshot, asked.profile):
+def _cases_empty(snapshot: Snapshot, asked: Query, policy: OrderStatusPolicy) -> str:
+    if asked.profile and not is_known(snapshot, asked.profile, policy):
         return f"There is no profile “{asked.profile}”."
     return f"Nothing in {asked.profile} waits for a person." if asked.profile else "Nothing waits for a person."
 

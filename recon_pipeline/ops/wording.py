@@ -149,6 +149,8 @@ def outcome(word: str) -> str:
 def clean(raw: object) -> str:
     """Text of somebody else's, as far as it can be shown: no control characters, no half characters, not endless."""
     text = "" if raw is None else str(raw)
+    if len(text) <= _LONGEST and text.isascii() and text.isprintable():
+        return text
     shown = "".join(c for c in text if c.isprintable() or c == "\n").encode("utf-8", "ignore").decode("utf-8")
     return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "doctor": Command("recon_pipeline.cli.doctor:doctor", "Check settings, database, Dagster and exchange accounts."),
     "evaluate": Command("recon_pipeline.cli.evaluate:evaluate", "Decide books from standard input, offline."),
     "serve": Command("recon_pipeline.cli.serve:serve", "Answer health, metrics and the order status page over HTTP."),
+    "stream": Command("recon_pipeline.cli.stream:stream", "Listen to order updates and write them as they happen."),
     "exchange-sim": Command("recon_pipeline.cli.exchange_sim:exchange_sim", "Run the simulated Alpaca alone."),
 }
 

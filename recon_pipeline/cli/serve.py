@@ -29,6 +29,7 @@ def serve(host: str | None, port: int | None) -> None:
     from recon_pipeline.settings import SettingError, read_settings
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # what strangers send is not worth a line each
     try:
         settings = read_settings()
         if not settings.database_url:

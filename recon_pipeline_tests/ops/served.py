@@ -49,23 +49,23 @@ class Serving:
         return requests.get(self.url + path, headers=headers, timeout=20)
 
     def send(self, raw: bytes) -> bytes:
-        """Write the bytes to a connection of its own; return all that comes back until the server closes it.
+        """Write the bytes to a connection of its own; return all that comes back.
 
-        A server that waits for more is told after a moment that there is none.
+        After its first answer, or after a moment if it waits for more, the server is told that there is no more.
         """
         with socket.create_connection(self.address, timeout=0.04) as connection:
+            received = b""
             try:
                 connection.sendall(raw)
-                received = _received(connection)
-            except TimeoutError:
+                with contextlib.suppress(TimeoutError):
+                    received = _received(connection)
+                connection.settimeout(20)
                 connection.shutdown(socket.SHUT_WR)
-                received = b""
-            except ConnectionError:
-                return b""
-            connection.settimeout(20)
-            with contextlib.suppress(ConnectionError):
                 while more := _received(connection):
                     received += more
+            except OSError as error:
+                if isinstance(error, TimeoutError):
+                    raise
             return received
 
 

@@ -38,6 +38,7 @@ from recon_pipeline.domain.order_draft import OrderDraft
 from recon_pipeline.domain.order_objections import OrderReason
 from recon_pipeline.domain.order_parity import RowKey, correct_matched, owners_by_account_of
 from recon_pipeline.domain.order_status_policy import OrderStatusPolicy
+from recon_pipeline.domain.quantities import parse_decimal
 from recon_pipeline.domain.stage_plan import (
     CitedKey,
     StagePlan,
@@ -185,8 +186,14 @@ def _check_answers(asked: frozenset[RowKey], absent: frozenset[RowKey], unknown:
 
 
 def _belongs(change: OrderChange, trades: set[tuple[str, str]]) -> bool:
-    """Whether a row to give up is one of the answers' doing. A synthetic exit is one where its trade changes."""
-    return not change.order_id.startswith(SYNTHETIC_PREFIX) or (change.profile_id, change.trade_id) in trades
+    """Whether a row to give up is the answers' doing; the rest is left to a cycle, which has read everything.
+
+    A synthetic exit is given up where its trade changes, a backfill row where the order's own rows say all that was executed.
+    """
+    if change.order_id.startswith(SYNTHETIC_PREFIX):
+        return (change.profile_id, change.trade_id) in trades
+    booked, executed = (parse_decimal(change.cause.get(name)) for name in ("own_rows_executed", "executed"))
+    return booked is None or executed is None or booked >= executed
 
 
 def _concerns(finding: Finding, answers: Answers) -> bool:

@@ -228,6 +228,15 @@ def test_a_synthetic_exit_of_a_trade_that_does_not_change_is_left_to_the_cycle()
     assert [change.order_id for change in played.plan.changes] == [X1]
 
 
+def test_a_backfill_row_does_not_give_way_to_a_row_that_says_less() -> None:
+    backfill = row(order_id="BFILL-1", action="EXIT", side="sell", status="filled", qty="10")
+    sold = executed("10", side="sell", client_order_id="bytelyst-p1-t1-exit")
+    consumed = {"account_id": "a1", "backfill_order_id": "BFILL-1", "exchange_order_id": X1, "qty": "10"}
+    held = row(action="ENTRY", side="sell", status="partially_filled", filled_qty="4")
+    played = Round(World([held, backfill], [sold], consumption=[consumed]))
+    assert (played.plan.changes, outcome_of(played.outcomes)[2]) == ((), "conflicting_action")
+
+
 def test_rows_that_differ_under_one_order_are_held() -> None:
     world = World(
         [row(), row(order_id="bytelyst-p1-t1-entry", trade_id="t2")],

@@ -12,7 +12,7 @@ from recon_pipeline import domain
 from recon_pipeline.apply import RefusedReason
 from recon_pipeline.apply.outcomes import Postponed
 from recon_pipeline.definitions import defs
-from recon_pipeline.defs import catalogue, cycle_catalogue, cycle_remedies, remedies
+from recon_pipeline.defs import catalogue, cycle_catalogue, cycle_remedies, order_status_catalogue, remedies
 from recon_pipeline.defs.boards import EVERY_PROFILE_LATELY
 from recon_pipeline.defs.cycle_presentation import metadata_of
 from recon_pipeline.domain.corrections import EventType
@@ -38,6 +38,8 @@ WORDS = {word for code in CODE for word in re.split(r"[:,\s]", code)}
 DIVERGENCE = (CHECKOUT / cycle_catalogue.RUNBOOK).read_text(encoding="utf-8")
 DIVERGENCE_WORDS = {word for code in re.findall(r"`([^`\n]+)`", DIVERGENCE) for word in re.split(r"[:,\s]", code)}
 
+ORDER_STATUS = (CHECKOUT / order_status_catalogue.RUNBOOK).read_text(encoding="utf-8")
+
 
 @pytest.mark.parametrize(
     "terms", [Decision, SkippedReason, Reason, RowDefect, NoEvidence, MatchMethod, PositionGate, RefusedReason, Refusal]
@@ -48,7 +50,7 @@ def test_every_word_that_the_pipeline_answers_with_is_explained(terms: type[StrE
 
 def test_every_check_and_every_job_occurs():
     assert [check.name for check in catalogue.CHECKS if check.name not in WORDS] == []
-    everywhere = TEXT + DIVERGENCE
+    everywhere = TEXT + DIVERGENCE + ORDER_STATUS
     jobs = [name for name in defs.get_repository_def().job_names if not name.startswith("__")]
     assert [name for name in jobs if name not in everywhere] == []
     automation = [*defs.get_repository_def().sensor_defs, *defs.get_repository_def().schedule_defs]

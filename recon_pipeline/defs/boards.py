@@ -55,7 +55,7 @@ def board(outside: Outside) -> tuple[Metadata, dg.AssetCheckEvaluation]:
         cycles = {str(row["profile_id"]): row for row in cycle_board(connection)}
         watchdogs = watchdog_board(connection)
         leases = lease_board(connection)
-        orders = order_entries(connection, settings.order_status, now)
+        order_sentences, orders = order_entries(connection, settings.order_status, now)
     states = {profile: _state(cycles.get(profile), now) for profile in profiles}
     wrong = [profile for profile in profiles if states[profile] != _IN_LINE]
     known = [cycles[profile] for profile in profiles if profile in cycles]
@@ -63,6 +63,7 @@ def board(outside: Outside) -> tuple[Metadata, dg.AssetCheckEvaluation]:
     pauses = [row for row in known if row["paused"]]
     metadata: Metadata = {
         "outcome": _sentence(profiles, states, known),
+        **order_sentences,
         "profiles": _profiles_table(profiles, states, cycles, now),
         **orders,
         "watchdogs": _watchdogs_table(watchdogs, now),

@@ -28,24 +28,25 @@ GONE_AFTER: Final = dt.timedelta(minutes=1)
 _COUNTS: Final = ("checked", "updated", "not_found", "failed", "still_live", "left_over", "api_calls")
 
 
-def order_entries(connection: Connection, policy: OrderStatusPolicy, now: dt.datetime) -> Metadata:
-    """Return what the board shows of single orders."""
+def order_entries(connection: Connection, policy: OrderStatusPolicy, now: dt.datetime) -> tuple[Metadata, Metadata]:
+    """Return what the board shows of single orders: the sentences, which are read first, then tables and numbers."""
     checks = read_checks(connection, None)
     at_ms = int(now.timestamp() * 1000)
     stale = stale_checks(checks, policy, now_ms=at_ms)
     sync = last_order_sync(connection)
     streams = stream_board(connection)
     states = {str(row["account_id"]): stream_state(row, now) for row in streams}
-    entries: Metadata = {
+    sentences: Metadata = {
         "order_status": _sentence(stale, at_ms),
         "order_status_sync": sync_sentence(sync, checks, policy, now),
         "streams": _streams_sentence(states),
     }
+    entries: Metadata = {}
     if len(stale):
         entries["stale_orders"] = _stale_table(stale, at_ms)
     if streams:
         entries["order_streams"] = _streams_table(streams, states, now)
-    return {
+    return sentences, {
         **entries,
         "stale_order_count": len(stale),
         "oldest_stale_minutes": own.oldest_ms(stale, at_ms) // 60_000,

@@ -51,8 +51,7 @@ def judge(checks: pd.DataFrame, policy: OrderStatusPolicy, at: dt.datetime) -> d
     }
     if len(stale):
         entries |= {
-            "what_to_do": "Read last_answer of each. What the exchange answers, the sync corrects by itself where "
-            "RECON_ORDER_STATUS_DRY_RUN is false; an unknown order waits for a person.",
+            "answers": own.answers_table(stale),
             "stale_orders": own.orders_table(stale, policy, at_ms, with_profile=True, cap=SHOWN),
         }
     return dg.AssetCheckResult(

@@ -87,7 +87,7 @@ def _stale(outcome: SyncOutcome, profile: ProfileSync) -> Metadata:
     checks, policy, at_ms = profile.checks, outcome.policy, outcome.at_ms
     entries: Metadata = {"outcome": stale_sentence(outcome, profile)}
     if len(checks):
-        entries["orders"] = own.orders_table(checks, policy, at_ms)
+        entries |= {"orders": own.orders_table(checks, policy, at_ms), "answers": own.answers_table(checks)}
     return {
         **entries,
         **stale_numbers(outcome, profile),

@@ -19,6 +19,7 @@ from recon_pipeline.domain.order_checks import age_ms, is_stale, sign_of
 from recon_pipeline.domain.order_status_policy import OrderStatusPolicy
 from recon_pipeline.order_status.outcome import AccountAnswers, ProfileSync
 
+_NO_BREAK: Final = "\N{NO-BREAK SPACE}"
 _UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
@@ -54,52 +55,66 @@ def worst_first(checks: pd.DataFrame, policy: OrderStatusPolicy, at_ms: int) -> 
 def orders_table(
     checks: pd.DataFrame, policy: OrderStatusPolicy, at_ms: int, *, with_profile: bool = False, cap: int = 50
 ) -> dg.TableMetadataValue:
-    """Return the orders, the stale ones with their sign first, each with the last answer and what to do."""
+    """Return the orders, the stale ones with their sign first, each with the last answer; ``answers_table`` says what to do."""
     rows: list[tuple[object, ...]] = []
     for row in worst_first(checks, policy, at_ms):
         cells = (
             f"{sign_of(row, policy, now_ms=at_ms)} {_order(row)}".strip(),
             _age(row, at_ms),
-            _statuses(row),
-            f"{_answer(row)}: {order_status_remedies.for_outcome(row.outcome, row.detail)}",
+            f"{row.status}; {row.exchange_status} at the exchange" if row.exchange_status else row.status,
+            _answer(row),
             _asked(row, at_ms),
         )
         rows.append((row.profile_id, *cells) if with_profile else cells)
     columns: tuple[tuple[str, str], ...] = (
-        ("order", "⚠ where it is stale; row in orders, trade, side and symbol"),
+        ("order", "⚠ where it is stale; trade, side and symbol, row in orders"),
         ("age", "since it was placed; at least, where its row does not say when"),
         ("status", "in the ledger; what the exchange calls it"),
-        ("last_answer", "what asking about it came to, and the next step for a person"),
-        ("asked", "when last, when again (UTC)"),
+        ("last_answer", "what asking about it came to"),
+        ("asked", "when last, and when again (UTC)"),
     )
     return table((("profile", ""), *columns) if with_profile else columns, rows, cap=cap)
 
 
+def answers_table(checks: pd.DataFrame) -> dg.TableMetadataValue:
+    """Return how many orders have each answer, and what a person does about it; the most frequent first."""
+    counts: dict[tuple[str, str], int] = {}
+    for row in rows_of(checks):
+        key = (str(row.outcome), order_status_remedies.for_outcome(row.outcome, row.detail))
+        counts[key] = counts.get(key, 0) + 1
+    ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    columns = (("answer", ""), ("orders", "how many"), ("what_to_do", "what it means, and the next step for a person"))
+    return table(columns, [(answer, count, remedy) for (answer, remedy), count in ranked])
+
+
 def _age(row: Any, at_ms: int) -> str:
     text = age_text(age_ms(row, now_ms=at_ms))
-    return f"at least {text}" if row.placed_at_ms == NO_TIME else text
+    # A line break within an age makes it hard to compare.
+    return (f"at least {text}" if row.placed_at_ms == NO_TIME else text).replace(" ", _NO_BREAK)
 
 
 def _order(row: Any) -> str:
-    parts = [row.order_id, f"trade {row.trade_id}" if row.trade_id else "", f"{row.side} {row.symbol}".strip()]
+    parts = [f"trade {row.trade_id}" if row.trade_id else "", f"{row.side} {row.symbol}".strip(), f"row {row.order_id}"]
     return ", ".join(filter(None, parts))
 
 
-def _statuses(row: Any) -> str:
-    return f"{row.status}; {row.exchange_status} at the exchange" if row.exchange_status else str(row.status)
-
-
 def _answer(row: Any) -> str:
-    detail = f" ({row.detail})" if row.detail else ""
+    detail = f": {row.detail}" if row.detail else ""
     return f"{row.outcome}{detail}, {row.failures} times in a row" if row.failures > 1 else f"{row.outcome}{detail}"
 
 
 def _asked(row: Any, at_ms: int) -> str:
-    last = "not yet" if row.checked_at_ms == NO_TIME else f"{age_text(at_ms - int(row.checked_at_ms))} ago"
+    last = "not yet" if row.checked_at_ms == NO_TIME else _clock(int(row.checked_at_ms), at_ms)
     if row.next_check_ms == NO_TIME:
         return last
-    again = "at the next run" if row.next_check_ms <= at_ms else instant_text(row.next_check_ms)[11:16]
+    again = "at the next run" if row.next_check_ms <= at_ms else _clock(int(row.next_check_ms), at_ms)
     return f"{last}, again {again}"
+
+
+def _clock(ms: int, at_ms: int) -> str:
+    """Return the time of day, with its date where that is another one."""
+    text = instant_text(ms)
+    return text[11:16] if text[:10] == instant_text(at_ms)[:10] else text[:16].replace(" ", _NO_BREAK)
 
 
 def accounts_table(accounts: Sequence[AccountAnswers]) -> dg.TableMetadataValue:

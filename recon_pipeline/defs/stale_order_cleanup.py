@@ -188,9 +188,12 @@ def _metadata(
         entries["corrections"] = cycle_tables.corrections_table(stages)
     if findings := [finding for profile in profiles for finding in profile.findings]:
         entries["findings"] = cycle_tables.findings_table(findings)
-    old = _asked(outcome)
-    if len(old):
-        entries["orders"] = own.orders_table(old, outcome.policy, outcome.at_ms, with_profile=True)
+    left = _stale_orders(outcome)
+    if len(left):
+        entries |= {
+            "orders": own.orders_table(left, outcome.policy, outcome.at_ms, with_profile=True),
+            "answers": own.answers_table(left),
+        }
     if result.accounts:
         entries["accounts"] = own.accounts_table(list(result.accounts.values()))
     return {
@@ -203,7 +206,7 @@ def _metadata(
     }
 
 
-def _asked(outcome: SyncOutcome) -> pd.DataFrame:
+def _stale_orders(outcome: SyncOutcome) -> pd.DataFrame:
     """Return ORDER_CHECKS of everything stale that is left, of all profiles."""
     frames = [stale for profile in outcome.result.profiles.values() if len(stale := outcome.stale(profile))]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()

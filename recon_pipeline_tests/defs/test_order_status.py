@@ -151,8 +151,9 @@ def test_a_dry_run_shows_what_it_would_write_and_a_run_that_may_write_corrects_t
     stale = world.metadata(dry, STALE, NVDA)
     assert (stale["stale"], stale["oldest_stale_minutes"]) == (1, 180)
     [order] = stale["orders"]
-    assert order["order"].startswith(f"⚠ {order_id}, trade nvda-1001, SELL NVDA")
-    assert order["last_answer"].startswith("differs (pending_new to filled: order_executed_more): a dry run")
+    assert order["order"] == f"⚠ trade nvda-1001, SELL NVDA, row {order_id}"
+    assert order["last_answer"] == "differs: pending_new to filled: order_executed_more"
+    assert stale["answers"][0]["what_to_do"].startswith("a dry run: RECON_ORDER_STATUS_DRY_RUN=false")
     check = world.checks(dry)[CHECK]
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert check.description == "⚠ 1 stale order of 1 profile, the oldest 3 h old."
@@ -181,7 +182,7 @@ def test_an_order_that_waits_rightly_is_shown_with_its_reason_and_is_not_stale(w
     assert world.metadata(result, UPDATES, AMD)["outcome"] == "1 order asked about: 1 live at the exchange."
     shown = world.metadata(result, STALE, AMD)
     assert shown["outcome"] == "No order is stale; 1 older order confirmed live by the exchange."
-    assert shown["orders"][0]["order"].startswith(GTC)
+    assert shown["orders"][0]["order"] == f"trade stuck-1, BUY AMD, row {GTC}"
     assert world.checks(result)[CHECK].passed
 
 
@@ -316,13 +317,17 @@ def test_the_cleanup_previews_then_writes_what_it_showed_and_a_person_decides_th
     assert "1 of 1 row written." in output(done)["outcome"]
     assert (UPDATES, AMD) in materialized(done)
     assert not world.checks(done)[CHECK].passed
-    assert "it blocks its trade until you decide" in world.metadata(done, STALE, AMD)["orders"][0]["last_answer"]
+    left = world.metadata(done, STALE, AMD)["answers"]
+    assert {row["answer"]: "it blocks its trade until you decide" in row["what_to_do"] for row in left} == {
+        "marked_unknown": True,
+        "live": False,
+    }
 
     who = {"decided_by": "Ada", "reason": "the bot crashed before it was sent"}
     # The row was written a moment ago: that may have been its bot.
     hasty = output(cleanup(world, cancel_unknown=[LOST], **who))
     assert "nothing is to be written. 1 postponed" in hasty["outcome"]
-    assert "postponed (quiet)" in hasty["orders"][0]["last_answer"]
+    assert "postponed: quiet" in {row["last_answer"] for row in hasty["orders"]}
     world.environment["RECON_ORDER_QUIET_PERIOD_SECONDS"] = "0"
     decided = output(cleanup(world, cancel_unknown=[LOST], **who))
     assert decided["corrections"][0]["change"] == f"cancel, trade stuck-1, row {LOST}"

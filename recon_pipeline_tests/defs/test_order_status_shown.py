@@ -12,6 +12,7 @@ from recon_pipeline.defs import cycle_remedies, order_board, order_status_remedi
 from recon_pipeline.defs.order_status_check import judge
 from recon_pipeline.defs.order_status_presentation import metadata_of, stale_sentence, summary
 from recon_pipeline.defs.order_status_tables import age_text
+from recon_pipeline.domain.frames import NO_TIME
 from recon_pipeline.domain.order_answers import CheckOutcome, CheckReason
 from recon_pipeline.domain.order_events import StreamState
 from recon_pipeline.engine import Failure
@@ -19,6 +20,7 @@ from recon_pipeline_tests.defs.conftest import plain
 from recon_pipeline_tests.defs.syncs import AT, AT_MS, FILLED, HELD, MINUTE, POLICY, answers, checks, outcome, profile
 
 HOUR = 60 * MINUTE
+NO_BREAK = "\N{NO-BREAK SPACE}"
 STALE, UPDATES = "stale_orders", "order_status_updates"
 
 FRESH_LIVE = {
@@ -45,6 +47,16 @@ UNKNOWN = {"order_id": "lost", "status": "unknown", "outcome": "marked_unknown",
 def read(entries: Any) -> dict[str, Any]:
     """Metadata as values, tables as lists of rows."""
     return {name: plain(value) if hasattr(value, "value") else value for name, value in entries.items()}
+
+
+def named(rows: list[dict[str, str]]) -> list[str]:
+    """The orders of a table, by sign and row."""
+    return [("⚠ " if row["order"].startswith("⚠") else "") + row["order"].rpartition("row ")[2] for row in rows]
+
+
+def ages(*texts: str) -> list[str]:
+    """Ages as a table has them: without a line break within."""
+    return [text.replace(" ", NO_BREAK) for text in texts]
 
 
 def shown(made: Any, key: str = UPDATES) -> dict[str, Any]:
@@ -74,14 +86,21 @@ def test_the_stale_orders_come_first_with_their_sign_and_those_that_wait_rightly
     assert (
         entries["outcome"] == "⚠ 3 stale orders, the oldest 1 d 2 h old; 1 older order confirmed live by the exchange."
     )
-    assert [row["order"].split(",")[0] for row in entries["orders"]] == ["⚠ lost", "⚠ silent", "⚠ new", "gtc"]
-    assert [row["age"] for row in entries["orders"]] == ["1 d 2 h", "2 h", "10 min", "1 d 6 h"]
+    assert named(entries["orders"]) == ["⚠ lost", "⚠ silent", "⚠ new", "gtc"]
+    assert [row["age"] for row in entries["orders"]] == ages("1 d 2 h", "2 h", "10 min", "1 d 6 h")
     lost, silent, new, gtc = entries["orders"]
-    assert "it blocks its trade until you decide" in lost["last_answer"]
-    assert silent["last_answer"].startswith("failed (HTTP 500), 3 times in a row: no answer that counts")
-    assert silent["asked"] == "4 min ago, again 12:16"
-    assert new["asked"] == "not yet, again at the next run"
+    assert lost["order"] == "⚠ trade t-1, BUY AAPL, row lost"
+    assert (silent["last_answer"], silent["asked"]) == ("failed: HTTP 500, 3 times in a row", "11:56, again 12:16")
+    assert (new["last_answer"], new["asked"]) == ("not_checked", "not yet, again at the next run")
     assert gtc["status"] == "pending_new; accepted at the exchange"
+    assert {row["answer"]: row["orders"] for row in entries["answers"]} == {
+        "live": "1",
+        "failed": "1",
+        "marked_unknown": "1",
+        "not_checked": "1",
+    }
+    [todo] = [row["what_to_do"] for row in entries["answers"] if row["answer"] == "marked_unknown"]
+    assert "it blocks its trade until you decide" in todo
     assert {
         name: entries[name] for name in ("stale", "confirmed_live", "unknown", "without_answer", "stale_for_long")
     } == {
@@ -96,7 +115,7 @@ def test_the_stale_orders_come_first_with_their_sign_and_those_that_wait_rightly
 
 def test_an_order_that_the_exchange_confirmed_too_long_ago_is_stale_again():
     made = outcome(profile(checks=checks(FRESH_LIVE, OLD_LIVE)))
-    assert [row["order"].split(",")[0] for row in shown(made, STALE)["orders"]] == ["⚠ gtc-unconfirmed", "gtc"]
+    assert named(shown(made, STALE)["orders"]) == ["⚠ gtc-unconfirmed", "gtc"]
 
 
 @pytest.mark.parametrize(
@@ -197,10 +216,10 @@ def test_the_check_warns_of_stale_orders_of_all_profiles_with_age_and_sign():
         "⚠ 2 stale orders of 2 profiles, the oldest 1 d 2 h old. 1 older order confirmed live by the exchange."
     )
     entries = read(verdict.metadata)
-    assert [(row["profile"], row["order"].split(",")[0], row["age"]) for row in entries["stale_orders"]] == [
-        ("p2", "⚠ lost", "1 d 2 h"),
-        ("p1", "⚠ silent", "2 h"),
-    ]
+    table = entries["stale_orders"]
+    assert [row["profile"] for row in table] == ["p2", "p1"]
+    assert named(table) == ["⚠ lost", "⚠ silent"]
+    assert [row["age"] for row in table] == ages("1 d 2 h", "2 h")
     assert (entries["violations"], entries["profiles_with_stale_orders"], entries["unknown"]) == (2, 2, 1)
     assert entries["oldest_stale_minutes"] == 26 * 60
 
@@ -210,6 +229,17 @@ def test_the_table_of_the_check_says_how_many_more_there_are():
     rows = plain((verdict.metadata or {})["stale_orders"])
     assert len(rows) == 51
     assert rows[-1]["profile"] == "... and 10 more"
+
+
+def test_an_order_that_was_asked_about_on_another_day_shows_the_date():
+    old = FAILED | {"checked_at_ms": AT_MS - 26 * HOUR, "next_check_ms": AT_MS + 13 * HOUR}
+    [row] = shown(outcome(profile(checks=checks(old))), STALE)["orders"]
+    assert row["asked"].replace(NO_BREAK, " ") == "2026-11-19 10:00, again 2026-11-21 01:00"
+
+
+def test_an_order_whose_row_does_not_say_when_it_was_placed_is_at_least_as_old_as_it_is_known():
+    [row] = shown(outcome(profile(checks=checks({"placed_at_ms": NO_TIME}))), STALE)["orders"]
+    assert [row["age"]] == ages("at least 5 min")
 
 
 # -- words

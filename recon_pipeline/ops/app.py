@@ -41,7 +41,7 @@ Answer: TypeAlias = tuple[Mapping[str, Any], bool]
 
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 PAGE_TYPE: Final = "text/html; charset=utf-8"
-RENDERED_KEPT: Final = 64
+RENDERED_KEPT: Final = 256
 """pages that are kept of a reading, so many filters can be asked for by turns; the one not asked for longest goes first"""
 GRACE_SECONDS: Final = 5.0
 LONGEST_VALUE: Final = 200

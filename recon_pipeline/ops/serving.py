@@ -5,6 +5,7 @@ What belongs here: starting and stopping. What does not: what is answered (``app
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
 import sys
@@ -84,6 +85,9 @@ def run_server(app: ASGIApp, listening: socket.socket, keeper: Keeper, *, when_r
         server.should_exit = True
 
     sys.setswitchinterval(SWITCH_SECONDS)
+    # What the imports left is never looked through again: a full collection would hold up every request.
+    gc.collect()
+    gc.freeze()
     keeper.start(when_dead=reader_died)
     try:
         server.run(sockets=[listening])

@@ -148,7 +148,7 @@ FAMILIES: Final = (
     Family(
         "recon_evidence_complete",
         "gauge",
-        "1 where the account's last reading was complete; of _other the least.",
+        "1 where the last reading was complete, of accounts of enabled profiles; of _other the least.",
         ACCOUNT,
     ),
     Family(

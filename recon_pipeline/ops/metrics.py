@@ -232,9 +232,10 @@ def _exchange(sheet: _Sheet, snapshot: Snapshot, accounts: _Limited) -> None:
         account = accounts(row["account_id"])
         sheet.put("recon_exchange_rate_limit", row["rate_limit"], account, together=min)
         sheet.put("recon_exchange_rate_remaining", row["rate_remaining"], account, together=min)
-        sheet.put("recon_evidence_complete", row["complete"], account, together=min)
         if str(row["account_id"]) in used:
-            sheet.put("recon_evidence_covered_until_timestamp_seconds", row["covered_until"], account, together=min)
+            sheet.put("recon_evidence_complete", row["complete"], account, together=min)
+            covered = row["covered_until"]
+            sheet.put("recon_evidence_covered_until_timestamp_seconds", covered, account, together=min)
 
 
 def _streams(sheet: _Sheet, snapshot: Snapshot, accounts: _Limited, now: dt.datetime) -> None:

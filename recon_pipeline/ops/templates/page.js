@@ -38,22 +38,40 @@
     return selection !== null && !selection.isCollapsed && live.contains(selection.anchorNode);
   };
 
+  // Whoever is choosing a filter keeps the form as it is; everything around it is replaced.
+  let touched = false;
+  const replace = (fresh) => {
+    const form = live.querySelector("form");
+    const other = fresh.querySelector("form");
+    if (form === null || other === null || !(touched || form.contains(document.activeElement))) {
+      live.replaceChildren(...fresh.childNodes);
+      return;
+    }
+    while (live.firstChild !== form) live.firstChild.remove();
+    while (form.nextSibling !== null) form.nextSibling.remove();
+    while (fresh.firstChild !== other) form.before(fresh.firstChild);
+    other.remove();
+    live.append(...fresh.childNodes);
+  };
+
   const show = (text) => {
     const page = new DOMParser().parseFromString(text, "text/html");
     const fresh = page.getElementById("live");
     if (fresh === null) throw new Error("this is not the page");
-    const focused = live.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+    const focused = live.contains(document.activeElement) ? document.activeElement : null;
     const before = live.dataset.summary;
-    live.replaceChildren(...fresh.childNodes);
+    replace(fresh);
     live.dataset.summary = fresh.dataset.summary;
     live.dataset.now = fresh.dataset.now;
     document.title = page.title;
     const icon = page.querySelector("link[rel=icon]");
     if (icon !== null) document.querySelector("link[rel=icon]").href = icon.href;
     if (before !== live.dataset.summary) announce.textContent = live.dataset.summary;
-    if (focused !== null) {
-      const again = [...live.querySelectorAll("a[href]")].find((link) => link.getAttribute("href") === focused);
-      if (again !== undefined) again.focus({ preventScroll: true });
+    if (focused !== null && !focused.isConnected) {
+      const again = focused.id
+        ? document.getElementById(focused.id)
+        : [...live.querySelectorAll("a[href]")].find((link) => link.getAttribute("href") === focused.getAttribute("href"));
+      if (again) again.focus({ preventScroll: true });
     }
     ahead = Number(live.dataset.now) - Date.now();
     updated = Date.now();
@@ -81,12 +99,12 @@
     }
   };
 
-  const form = document.querySelector("form");
-  if (form !== null) {
-    form.addEventListener("formdata", (event) => {
-      for (const [name, value] of [...event.formData]) if (value === "") event.formData.delete(name);
-    });
-  }
+  live.addEventListener("input", () => {
+    touched = true;
+  });
+  live.addEventListener("formdata", (event) => {
+    for (const [name, value] of [...event.formData]) if (value === "") event.formData.delete(name);
+  });
   document.addEventListener("visibilitychange", () => {
     tick();
     update();

@@ -134,7 +134,8 @@ class OrderSearch:
         for order in page:
             found = Found(order)
             client_id = order.get("client_order_id")
-            for at in (*self._by_id.get(order["id"], ()), *self._by_client_id.get(client_id or "", ())):
+            named = self._by_client_id.get(client_id, []) if isinstance(client_id, str) else []
+            for at in (*self._by_id.get(order["id"], ()), *named):
                 self._results[at] = found
         return page
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -94,15 +93,3 @@ class SyncScene(Scene):
     def totals(self) -> dict[str, Decimal]:
         rows = self.sql("SELECT name, sum(value) AS value FROM recon.totals GROUP BY name")
         return {row["name"]: row["value"] for row in rows}
-
-
-def at_point(point: str, action: Callable[[], None]) -> Callable[[str], None]:
-    """Do something the first time the point is reached."""
-    done: list[str] = []
-
-    def at(reached: str) -> None:
-        if reached == point and not done:
-            done.append(reached)
-            action()
-
-    return at

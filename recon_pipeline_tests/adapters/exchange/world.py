@@ -121,6 +121,21 @@ def world(*accounts: str, policy: ReadingPolicy | None = None, limits: ClientLim
         yield World(sim, store, elastic, reader_of(sim, store, elastic, *accounts, policy=policy, limits=limits))
 
 
+def enforce_the_rate(world: World) -> list[str]:
+    """Let the exchange's minutes pass with the reader's sleeps; return what holds the accounts that were refused a request."""
+    world.sim.limiter._now = world.time.timing.wall
+    refused: list[str] = []
+    spend = world.sim.limiter.spend
+
+    def counted(account_id: str, limit: int) -> object:
+        budget = spend(account_id, limit)
+        refused.extend([] if budget.allowed else [account_id])
+        return budget
+
+    world.sim.limiter.spend = counted  # type: ignore[method-assign,assignment]
+    return refused
+
+
 def executed(reading: AccountReading) -> dict[str, int]:
     """Executed quantity by order id, from the orders."""
     rows = reading.orders[reading.orders["executed_e9"] > 0]

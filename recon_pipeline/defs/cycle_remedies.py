@@ -18,6 +18,8 @@ from recon_pipeline.domain.synthetic_exits import ParityReason
 from recon_pipeline.domain.terms import Reason
 from recon_pipeline.domain.watchdog import WatchdogReason
 from recon_pipeline.ledger.cycle_state import LEASE_HELD
+from recon_pipeline.order_status.syncing import NOT_LIVE
+from recon_pipeline.order_status.writing import CHANGED_SINCE_PREVIEW
 
 SEE_RUNBOOK: Final = "See the runbook."
 
@@ -150,6 +152,13 @@ FINDINGS: Final[dict[Stage, dict[str, str]]] = {
 }
 """By stage: one word may want something else of a person in another stage. Beside them all: those of the exit backfill."""
 
+POSTPONED_SYNC: Final[dict[str, str]] = {
+    LEASE_HELD: "Another run works on the profile: the next run of the sync asks about its orders again.",
+    NOT_LIVE: "The row is over by now, or gone: there is nothing to decide any more.",
+    CHANGED_SINCE_PREVIEW: "The row or its order is not what the preview showed: preview again.",
+}
+"""Of the order status sync, beside those that every correction has."""
+
 ROOT_CAUSES: Final[dict[str, str]] = {
     RootCause.MISSED_EXECUTION: "an execution that the ledger has not booked",
     RootCause.MANUAL_CLOSE: "closed by hand",
@@ -180,6 +189,8 @@ def for_finding(stage: Stage, reason: str) -> str:
 
 def for_postponed(reason: str) -> str:
     """Return why a correction was not written, and what happens next."""
+    if reason in POSTPONED_SYNC:
+        return POSTPONED_SYNC[reason]
     try:
         return f"{POSTPONEMENTS[Postponed(reason)].capitalize()}. The next cycle decides it again."
     except ValueError:

@@ -32,6 +32,8 @@ from recon_pipeline.ledger.order_events import profiles_to_reconcile
 from recon_pipeline.settings import SettingError
 
 _MINUTE: Final = 60
+_AFTER_THE_CYCLE: Final = 2
+"""Minutes: the cycle takes the leases of its profiles every five minutes on the dot, and would be waited for."""
 _AGAIN_SECONDS: Final = 300
 """An event that a cycle was started for, and that none has looked at, starts another one after so long: a cycle's interval."""
 _SHOWN: Final = 5
@@ -44,8 +46,8 @@ _SHOWN: Final = 5
     default_status=dg.DefaultScheduleStatus.STOPPED,
     description="**The order status sync**: asks the exchange about stale orders every RECON_ORDER_STATUS_INTERVAL_MINUTES, "
     "and corrects them where RECON_ORDER_STATUS_DRY_RUN is false. It ticks every minute and launches a run only when the "
-    "interval is over, for the shards in which something is due: where no order is stale nothing is launched. Stopped until "
-    "you start it.",
+    "interval is over (two minutes after the cycle), for the shards in which something is due: where no order is stale nothing "
+    "is launched. Stopped until you start it.",
 )
 def order_status_sync_schedule(
     context: dg.ScheduleEvaluationContext, outside: dg.ResourceParam[Outside]
@@ -101,7 +103,8 @@ def order_status_sync_schedule(
 
 def _minutes_to_wait(tick: dt.datetime, interval: int) -> int:
     """Return how many minutes are left of the interval; intervals are counted from 1970, so that all schedulers agree."""
-    return -(int(tick.timestamp()) // _MINUTE) % interval
+    begins = _AFTER_THE_CYCLE if interval > _AFTER_THE_CYCLE else 0
+    return (begins - int(tick.timestamp()) // _MINUTE) % interval
 
 
 def _without_partition(profiles: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from recon_pipeline.defs.order_status_run import SyncOutcome
 from recon_pipeline.defs.presentation import Metadata
 from recon_pipeline.domain.order_answers import CheckOutcome
 from recon_pipeline.domain.terms import UNKNOWN_STATUS
+from recon_pipeline.ledger.cycle_state import LEASE_HELD
 from recon_pipeline.order_status.outcome import ProfileSync
 
 RUNBOOK: Final = dg.MetadataValue.path(names.RUNBOOK)
@@ -25,6 +26,9 @@ def summary(outcome: SyncOutcome, profile: ProfileSync) -> str:
     if failures := outcome.failures(profile):
         return f"FAILED: {failures[0].message}"
     counts = profile.counts
+    if LEASE_HELD in profile.postponed.values():
+        waiting = tables.counted(len(profile.postponed), "order")
+        return f"Skipped, {LEASE_HELD}: another run works on the profile. {waiting} to be asked about again."
     found = (
         (counts.get("failed", 0), "without an answer"),
         (counts.get("marked_unknown", 0), "would be marked unknown" if outcome.result.dry_run else "marked unknown"),

@@ -69,7 +69,8 @@ def _for_detail(detail: str) -> str:
         return REASONS[word]
     if word in cycle_remedies.FINDINGS[Stage.ORDER_STATUS]:
         return for_finding(word)
-    return cycle_remedies.for_postponed(word) if word in list(Postponed) else ""
+    known = word in list(Postponed) or word in cycle_remedies.POSTPONED_SYNC
+    return cycle_remedies.for_postponed(word) if known else ""
 
 
 def for_stream(state: str) -> str:

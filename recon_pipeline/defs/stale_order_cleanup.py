@@ -77,15 +77,15 @@ def clean_up_stale_orders(
     config_of_next = _next_config(config, outcome)
     metadata = _metadata(outcome, config, dashboard_url=settings.dashboard_url, next_config=config_of_next)
     context.log.info(str(metadata["outcome"]))
-    for profile_id, profile in outcome.result.profiles.items():
-        # Asking has brought what is remembered up to date, in a preview too.
+    for profile_id, profile in outcome.result.profiles.items() if config.confirm else ():
         if profile_id in outcome.changed:
             shown = metadata_of(outcome, profile, names.STALE_KEY)
             yield dg.AssetMaterialization(dg.AssetKey(names.STALE_KEY), partition=profile_id, metadata=shown)
         if profile.applied:
             shown = metadata_of(outcome, profile, names.UPDATES_KEY)
             yield dg.AssetMaterialization(dg.AssetKey(names.UPDATES_KEY), partition=profile_id, metadata=shown)
-    yield _evaluation(outside)
+    if config.confirm:
+        yield _evaluation(outside)
     yield dg.Output(None, metadata=metadata)
     failures = {profile_id: outcome.failures(profile) for profile_id, profile in outcome.result.profiles.items()}
     fail_naming(failures, of=len(failures), skipped=0)

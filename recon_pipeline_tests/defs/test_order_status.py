@@ -26,7 +26,7 @@ STALE, UPDATES, CHECK = "stale_orders", "order_status_updates", "no_order_is_sta
 CLEANUP = {"op": "clean_up_stale_orders"}
 LOST = str(UUID(int=4711, version=4))
 GTC = str(UUID(int=4712, version=4))
-ON_TIME = datetime(2026, 11, 20, 12, 5, tzinfo=UTC)
+ON_TIME = datetime(2026, 11, 20, 12, 7, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -262,7 +262,14 @@ def test_a_quiet_profile_between_two_that_are_due_costs_no_event(world: World):
 
 @pytest.mark.parametrize(
     ("interval", "minute", "said"),
-    [("5", 5, ""), ("5", 6, "The next run is due in 4 min"), ("7", 5, "The next run is due in"), ("1", 6, "")],
+    [
+        ("5", 7, ""),
+        ("5", 5, "The next run is due in 2 min"),  # the cycle's minute
+        ("5", 8, "The next run is due in 4 min"),
+        ("60", 7, "The next run is due in 55 min"),
+        ("1", 6, ""),
+        ("2", 6, ""),
+    ],
 )
 def test_the_schedule_ticks_every_minute_and_acts_when_the_interval_is_over(
     world: World, interval: str, minute: int, said: str
@@ -298,10 +305,13 @@ def test_the_cleanup_previews_then_writes_what_it_showed_and_a_person_decides_th
     place(world, AMD, GTC, hours=40, trade="stuck-2")
     at_the_exchange(world, AMD, GTC, hours=40, trade="stuck-2")
     before = world.everything()
-    preview = output(cleanup(world, profile_ids=[AMD]))
+    shown = cleanup(world, profile_ids=[AMD])
+    preview = output(shown)
     assert world.everything() == before
     assert preview["outcome"].startswith("Preview, nothing was changed: 2 orders asked about with ")
     assert "1 row would be written" in preview["outcome"]
+    # A preview is no news of the ledger.
+    assert materialized(shown) == Counter()
     [row] = preview["corrections"]
     assert (row["state"], row["change"]) == ("dry run", f"status, trade stuck-1, row {LOST}")
     assert preview["digest"] in preview["carry_it_out"]

@@ -202,6 +202,14 @@ def test_a_profile_that_failed_or_whose_account_could_not_be_asked_has_failed():
     assert outcome(quiet, accounts=(answers(error="no keys"),)).failures(quiet) == []
 
 
+def test_a_profile_that_another_run_works_on_is_skipped_and_says_so():
+    busy = profile(counts={"left_over": 2}, postponed={"ord-1": "lease_held", "ord-2": "lease_held"})
+    assert summary(outcome(busy), busy) == (
+        "Skipped, lease_held: another run works on the profile. 2 orders to be asked about again."
+    )
+    assert "the next run of the sync" in shown(outcome(busy))["postponed"][0]["what_to_do"]
+
+
 def test_the_check_holds_where_every_older_order_is_confirmed():
     verdict = judge(checks(FRESH_LIVE), POLICY, AT)
     assert (verdict.passed, verdict.severity) == (True, dg.AssetCheckSeverity.WARN)

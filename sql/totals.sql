@@ -11,12 +11,6 @@ ORDER BY a.name, a.profile_id, a.account_id
 ON CONFLICT (name, profile_id, account_id) DO UPDATE
 SET value = t.value + excluded.value, updated_at = now();
 
--- name: select_totals
--- Table recon.totals, the whole of it: a few rows per profile and per account.
-SELECT name, profile_id, account_id, value
-FROM recon.totals
-ORDER BY name, profile_id, account_id;
-
 -- name: insert_cycle_run
 -- Primary key of recon.cycle_runs; row lock on the new row. Returns the run where it was not there yet.
 INSERT INTO recon.cycle_runs (run_id, began_at, ended_at, profiles, failed, contended)

@@ -39,7 +39,7 @@ def reader(database_url: str) -> Iterator[Connection]:
 
 
 def totals(connection: Connection) -> dict[tuple[str, str], Decimal]:
-    rows = connection.execute(statement("select_totals"))
+    rows = connection.execute(statement("ops_totals"))
     return {(row["name"], row["profile_id"] or row["account_id"]): row["value"] for row in rows}
 
 

@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 
 from recon_pipeline_tests.scenarios.test_cycle_scenarios import SCENARIOS as CYCLES
+from recon_pipeline_tests.scenarios.test_order_status_scenarios import SCENARIOS as ORDER_STATUS
 from recon_pipeline_tests.scenarios.test_scenarios import SCENARIOS as BOOKS
 
-SCENARIOS = {**BOOKS, **CYCLES}
+SCENARIOS = {**BOOKS, **CYCLES, **ORDER_STATUS}
 PAGE = (Path(__file__).parents[2] / "docs" / "deviations.md").read_text(encoding="utf-8")
 ROWS = [line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith(("| the source", "| ---"))]
-NAMED = [name for row in ROWS for name in re.findall(r"`((?:defect|medium|rule|settled)_\w+)`", row)]
+NAMED = [name for row in ROWS for name in re.findall(r"`((?:defect|medium|rule|settled|status)_\w+)`", row)]
 
 
 def test_every_row_names_a_scenario() -> None:
     assert ROWS
     for row in ROWS:
-        assert re.search(r"`(defect|medium|rule|settled)_\w+`", row.split("|")[4]), row
+        assert re.search(r"`(defect|medium|rule|settled|status)_\w+`", row.split("|")[4]), row
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMED)))

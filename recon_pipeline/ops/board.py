@@ -66,6 +66,8 @@ class OrderLine:
     side: str
     status: str
     placed_at: dt.datetime | None
+    first_seen_at: dt.datetime | None
+    """stale since, as far as a sync has seen; None: none has looked"""
     stale: bool
     persistent: bool
     """stale for so long that people were told"""
@@ -208,6 +210,7 @@ def _order_line(order: RankedOrder) -> OrderLine:
     return OrderLine(
         **{name: wording.clean(row.get(name)) for name in _TEXTS},
         placed_at=row["placed_at"],
+        first_seen_at=row.get("first_seen_at"),
         stale=order.stale,
         persistent=order.persistent,
         outcome=str(row.get("outcome") or CheckOutcome.NOT_CHECKED),

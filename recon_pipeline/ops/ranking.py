@@ -108,7 +108,9 @@ def _order(row: Row, policy: OrderStatusPolicy, now_ms: int) -> RankedOrder:
     confirmed = checked_at is not None and confirmed_live(
         str(row["outcome"]), wording.ms(checked_at), policy, now_ms=now_ms
     )
-    old = placed_at is not None and now_ms - wording.ms(placed_at) >= policy.alert_after_ms
+    # As the alert has it: a row that does not say when it was placed is as old as it has been seen stale.
+    since = placed_at or row.get("first_seen_at")
+    old = since is not None and now_ms - wording.ms(since) >= policy.alert_after_ms
     return RankedOrder(
         row=row,
         stale=not confirmed,

@@ -123,12 +123,16 @@ def test_more_orders_than_a_snapshot_holds_are_not_counted_as_if_they_were_all()
     assert fact(document, "Stale orders") == "500+"
 
 
-def test_an_order_that_does_not_say_when_it_was_placed_comes_first() -> None:
-    document = shown(night(order_checks=(check("old", placed_at=ago(days=2)), check("no-time", placed_at=None))))
+def test_an_order_that_does_not_say_when_it_was_placed_comes_first_and_is_as_old_as_it_was_seen() -> None:
+    nameless = check("no-time", placed_at=None, first_seen_at=ago(hours=1, seconds=2))
+    document = shown(night(order_checks=(check("old", placed_at=ago(minutes=59)), nameless)))
     first, second = rows(document, "orders")
     assert "no-time" in first
-    assert first.endswith("age unknown")
-    assert "old" in second
+    assert first.startswith("⚠ Stale: pending_new over 1 h")
+    assert first.endswith("Stale for at least 1 h seen; not said when placed")
+    assert "over" not in second
+    [row] = rows(shown(night(unchecked=(unchecked(placed_at=None),))), "orders")
+    assert row.endswith("age unknown")
 
 
 def test_the_oldest_order_comes_first_wherever_it_is_known_from() -> None:

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 
 from recon_pipeline.apply import corrections
 from recon_pipeline.order_status import syncing
@@ -34,6 +35,10 @@ def killed_in_a_process(work: Callable[[Callable[[str], None]], object], point: 
     assert worker.exitcode == -signal.SIGKILL, f"the process did not reach {point}"
 
 
+def dead_run(scene: SyncScene, run_id: str, at: Callable[[str], None]) -> None:
+    scene.sync("p1", "p2", run_id=run_id, at=at)
+
+
 def written(scene: SyncScene, key: str) -> list[tuple[str, str]]:
     rows = scene.sql(
         "SELECT * FROM recon.corrections WHERE table_name = 'orders' AND row_key->>'order_id' = %(key)s ORDER BY id",
@@ -50,7 +55,7 @@ def test_kill_9_at_any_point_of_a_run_loses_nothing_and_repeats_nothing(scene: S
         unknown = scene.stuck(n + 1, known=False, hours=30)
         waits = scene.stuck(n + 2, profile_id="p2")
 
-        killed_in_a_process(lambda at: scene.sync("p1", "p2", run_id="dead", at=at), point)
+        killed_in_a_process(partial(dead_run, scene, f"dead-{n}"), point)
         before_next = scene.order(filled)["status"]
         scene.sql("UPDATE recon.leases SET expires_at = now() - interval '1 second'")
         scene.sync("p1", "p2")

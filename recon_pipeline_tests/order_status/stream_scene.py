@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -121,12 +123,12 @@ class StreamScene(Scene):
     # -- the stream with its connection
 
     def listen(self, account: str = "A1", *, pace: StreamPace = PACE, **policy: Any) -> AccountStream:
-        keys = credentials(account, self.world.sim.url)
+        keys, began = credentials(account, self.world.sim.url), time.monotonic()
         return AccountStream(
             account,
             self.writer(account, **policy),
             database_url=self.database_url,
-            now=lambda: self.now,
+            now=lambda: self.now + dt.timedelta(seconds=time.monotonic() - began),
             open_stream=lambda ears: OrderStream(keys, ears, limits=QUICK),
             pace=pace,
         )

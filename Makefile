@@ -3,6 +3,7 @@
 # make test   what CI runs
 # make lint   the static part of it
 # make bench  the engine's time and memory at 1,000 to 1,000,000 open trades
+# make bench-serve  how fast `recon serve` answers while cycles run
 # make soak   thirty simulated days of bots, mishaps and faults against the truth (half an hour; make test has a short form)
 #
 # Each first makes .venv from requirements.lock (pinned by hash) if it is missing or stale. Options: PYTHON=python3.12,
@@ -21,7 +22,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_ROOT_USER_ACTION = ignore
 
-.PHONY: help demo dev test lint bench soak clean .venv .spec
+.PHONY: help demo dev test lint bench bench-serve soak clean .venv .spec
 .DEFAULT_GOAL := help
 
 help:
@@ -35,6 +36,9 @@ dev: .venv
 
 bench: .venv
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-serve: .venv
+	@$(BIN)/python -m benchmarks.serve $(ARGS)
 
 soak: .venv
 	@$(BIN)/python -m recon_pipeline_tests.soak $(ARGS)

@@ -1,7 +1,7 @@
 """How fast ``recon serve`` answers while cycles run: requests at a fixed rate from a second process, latency of each endpoint.
 
 Everything is real and on this machine: an embedded Postgres, the simulated exchange over HTTP, one process that runs one cycle
-after the other over all profiles (nothing rests between them, so that a core is busy), ``recon serve`` with its own settings, and
+after the other over all profiles without a rest, ``recon serve`` with its own settings, and
 the process that asks. Beside the demo books' profiles the tables hold a thousand stale orders, hundreds of cases that wait for a
 person and counters for every profile, so that page and metrics have their size.
 
@@ -210,8 +210,8 @@ def report(arguments: argparse.Namespace, url: str, names: list[str], server: ps
     machine = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before"
     print(f"recon serve with {shape}, {arguments.rate} requests/s for {arguments.seconds} s each,")
     print(f"while cycles run one after the other; {machine}. Latencies in ms from the instant due.")
-    heads = ("endpoint", "req/s", "p50", "p99", "max", "sent late", "server CPU", "cycles", "answers")
-    print("{:<28}{:>8}{:>8}{:>8}{:>8}{:>11}{:>12}{:>8}  {}".format(*heads))
+    heads = ("endpoint", "req/s", "p50", "p99", "max", "sent late", "server CPU", "machine", "cycles", "answers")
+    print("{:<28}{:>8}{:>8}{:>8}{:>8}{:>11}{:>12}{:>9}{:>8}  {}".format(*heads))
     chosen, missed = random.Random(7), []
     for name, patterns in ENDPOINTS.items():
         paths = [
@@ -220,18 +220,20 @@ def report(arguments: argparse.Namespace, url: str, names: list[str], server: ps
             for pattern in patterns
         ]
         cpu, before, began = sum(server.cpu_times()[:2]), len(log.read_text().splitlines()), time.monotonic()
+        psutil.cpu_percent()
         command = [sys.executable, "-m", "benchmarks.serve", "--load", url, "--rate", str(arguments.rate)]
         command += ["--seconds", str(arguments.seconds)]
         done = subprocess.run(command, input=json.dumps(paths), capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(done.stderr)
         found = json.loads(done.stdout)
+        busy = psutil.cpu_percent()
         share = (sum(server.cpu_times()[:2]) - cpu) / (time.monotonic() - began)
         ran = len(log.read_text().splitlines()) - before
         answers = " ".join(f"{status}:{count}" for status, count in sorted(found["statuses"].items()))
         latencies = "".join(f"{found[name]:>8.1f}" for name in ("p50", "p99", "max"))
         print(
-            f"{name:<28}{found['rate']:>8.0f}{latencies}{found['late']:>11.1f}{share:>12.0%}{ran:>8}  {answers}",
+            f"{name:<28}{found['rate']:>8.0f}{latencies}{found['late']:>11.1f}{share:>12.0%}{busy:>8.0f}%{ran:>8}  {answers}",
             flush=True,
         )
         if found["p99"] >= TARGET_P99_MS or found["rate"] < 0.98 * arguments.rate:

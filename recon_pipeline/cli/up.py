@@ -1,4 +1,4 @@
-"""`recon up`: the sandbox in the foreground, with the Dagster UI."""
+"""`recon up`: the sandbox in the foreground, with the Dagster UI and the order status page."""
 
 import threading
 import time
@@ -18,17 +18,17 @@ DEFAULT_HOME = ".recon"
     help="Directory for everything that runs.",
 )
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the UI.  [default: 3000, or a free one]")
-@click.option("--no-ui", is_flag=True, help="Run all but the web server.")
+@click.option("--no-ui", is_flag=True, help="Run all but the web servers.")
 @click.option("--fresh", is_flag=True, help="Drop what earlier runs left in the home, and load a new book.")
 def up(home: Path, port: int | None, no_ui: bool, fresh: bool) -> None:
-    """Run the sandbox: an embedded Postgres, a simulated Alpaca, a demo book, and Dagster over them.
+    """Run the sandbox: an embedded Postgres, a simulated Alpaca, a demo book, Dagster and `recon serve` over them.
 
     Everything stays in one directory and ends with Ctrl-C; the next start goes on where this one stopped. No key, no
     account and no other service is needed, and nothing outside this machine is reached.
 
     \b
     Examples:
-      recon up                           then open the printed address
+      recon up                           then open the printed addresses
       recon up --home /tmp/r --port 3100 --fresh
     """  # noqa: D301
     from recon_pipeline.ledger.migrate import MigrationError

@@ -1,4 +1,4 @@
-"""What `recon up` runs: the stage, and Dagster's webserver and daemon as children that end with it.
+"""What `recon up` runs: the stage, and Dagster's webserver, its daemon and `recon serve` as children that end with it.
 
 Here: starting the children, keeping them running, stopping everything. Not here: what is below Dagster
 (:mod:`recon_pipeline.sandbox.stage`), and anything that imports Dagster: the children do.
@@ -24,6 +24,7 @@ from recon_pipeline.sandbox.stage import SandboxError, Say, Stage, checkout_file
 
 READY_SECONDS = 120.0
 STOP_SECONDS = 20.0
+STATUS_PORT = 8080
 RESTARTS = 5
 RESTART_WINDOW_SECONDS = 120.0
 
@@ -105,15 +106,17 @@ def free_port(wanted: int | None, standard: int = 3000) -> int:
 def run_dagster(stage: Stage, *, ui: bool, port: int | None, say: Say, stopping: threading.Event) -> None:
     """Run Dagster on the stage until `stopping` is set; everything is gone when it returns."""
     environment = stage.process_environment(os.environ, rules=True)
-    address = ""
+    address = status = ""
     children: list[Child] = []
     if ui:
-        found = free_port(port)
-        address = f"http://127.0.0.1:{found}"
+        found, served = free_port(port), free_port(None, standard=STATUS_PORT)
+        address, status = f"http://127.0.0.1:{found}", f"http://127.0.0.1:{served}"
         environment["RECON_DAGSTER_URL"] = address
         write_environment(stage.home / "env", {**stage.environment(), "RECON_DAGSTER_URL": address})
         serve = ["-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(found)]
         children.append(Child("webserver", [*_python(serve), *_workspace()], environment, stage.home))
+        pages = ["-m", "recon_pipeline.cli", "serve", "--host", "127.0.0.1", "--port", str(served)]
+        children.append(Child("serve", _python(pages), environment, stage.home))
     children.append(
         Child("daemon", [*_python(["-m", "dagster._daemon", "run"]), *_workspace()], environment, stage.home)
     )
@@ -122,9 +125,12 @@ def run_dagster(stage: Stage, *, ui: bool, port: int | None, say: Say, stopping:
         for child in children:
             child.start()
         if ui:
-            _await_ui(address, children[0], stopping)
+            _await_answer(f"{address}/server_info", "The Dagster UI", children[0], stopping)
+            _await_answer(f"{status}/internal/health", "recon serve", children[1], stopping)
         if not stopping.is_set():
             say(f"Dagster UI: {address}" if ui else "Dagster's daemon runs")
+            if ui:
+                say(f"order status: {status} (also /internal/health, /internal/trading/status and /metrics)")
             say(f"for another terminal: . '{stage.home / 'env'}'")
             say("stop with Ctrl-C")
         while not stopping.wait(0.5):
@@ -167,20 +173,22 @@ def create_instance(stage: Stage, environment: dict[str, str]) -> None:
     created.write_text(version)
 
 
-def _await_ui(address: str, child: Child, stopping: threading.Event) -> None:
+def _await_answer(address: str, name: str, child: Child, stopping: threading.Event) -> None:
+    """Wait until the child answers at all: an answer that says that it is not well is one."""
     deadline = time.monotonic() + READY_SECONDS
     while not stopping.wait(0.2):
         log = child.home / "logs" / f"{child.name}.log"
         if not child.is_running:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
-            raise SandboxError(f"The Dagster UI did not start; {log} ends with:\n{tail}")
+            raise SandboxError(f"{name} did not start; {log} ends with:\n{tail}")
         try:
-            with urllib.request.urlopen(f"{address}/server_info", timeout=2) as answer:  # noqa: S310
-                if answer.status == 200:
-                    return
+            with urllib.request.urlopen(address, timeout=2):  # noqa: S310
+                return
+        except urllib.error.HTTPError:
+            return
         except (urllib.error.URLError, OSError):
             if time.monotonic() > deadline:
-                raise SandboxError(f"The Dagster UI did not answer within {READY_SECONDS:.0f} s; see {log}.") from None
+                raise SandboxError(f"{name} did not answer within {READY_SECONDS:.0f} s; see {log}.") from None
 
 
 def stop_on_signals(stopping: threading.Event) -> None:

@@ -73,6 +73,9 @@ def test_up_serves_the_ui_survives_kill_9_and_leaves_nothing_after_ctrl_c(home: 
     address = read_until(first, r"Dagster UI: (http://127\.0\.0\.1:\d+)")[1]
     assert requests.get(f"{address}/server_info", timeout=10).json()["dagster_webserver_version"]
     assert variables(home)["RECON_DAGSTER_URL"] == address
+    status = read_until(first, r"order status: (http://127\.0\.0\.1:\d+)")[1]
+    until("the order status page shows the book", lambda: requests.get(status, timeout=10).status_code == 200, 20)
+    assert requests.get(f"{status}/internal/health", timeout=10).json()["profiles"] == 15
     first.kill()
     first.wait()
     until("the children end with their supervisor", lambda: processes_of(home) == [], 40)

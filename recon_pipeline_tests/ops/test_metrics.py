@@ -165,7 +165,7 @@ def test_stale_orders_are_counted_by_profile_and_class_of_status_as_the_page_cou
         check("o2", status="partially_filled", outcome="failed", checked_at=ago(minutes=9), placed_at=ago(minutes=30)),
         check("o3", status="unknown", outcome="marked_unknown", checked_at=ago(minutes=9), placed_at=ago(hours=30)),
         check("o4", status="new", **confirmed),
-        check("o5", "p2", **(confirmed | {"checked_at": ago(minutes=12)})),
+        check("o5", "p2", **(confirmed | {"checked_at": ago(minutes=12), "placed_at": ago(hours=1)})),
         check("o6", "p2", placed_at=None, first_seen_at=ago(minutes=59)),
     )
     unchecked = ({key: check("o7", "p2")[key] for key in ("profile_id", "order_id", "status", "placed_at")},)

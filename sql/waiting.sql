@@ -34,11 +34,3 @@ SET account_id = excluded.account_id, stage = excluded.stage, reason = excluded.
     trade_id = excluded.trade_id, order_id = excluded.order_id, symbol = excluded.symbol, notional_usd = excluded.notional_usd,
     first_seen_at = least(w.first_seen_at, excluded.first_seen_at), seen_at = excluded.seen_at, run_id = excluded.run_id,
     detail = excluded.detail;
-
--- name: select_waiting_cases
--- The whole of recon.waiting_cases, or its primary key where profiles are named. Most money at risk first.
-SELECT profile_id, case_key, account_id, stage, reason, root_cause, trade_id, order_id, symbol, notional_usd, first_seen_at,
-       seen_at, run_id, detail
-FROM recon.waiting_cases
-WHERE :'profile_ids'::text[] IS NULL OR profile_id = ANY(:'profile_ids'::text[])
-ORDER BY notional_usd DESC NULLS LAST, first_seen_at, profile_id, case_key;

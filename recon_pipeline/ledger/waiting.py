@@ -1,6 +1,7 @@
-"""What waits for a person, in ``recon.waiting_cases``: saved by each cycle, read by whoever shows it.
+"""What waits for a person, in ``recon.waiting_cases``: saved by each cycle.
 
-What belongs here: replacing a profile's cases and reading them. What does not: what makes a case (``domain.waiting``).
+What belongs here: replacing a profile's cases. What does not: what makes a case (``domain.waiting``), and reading them to show
+them (``ops.reading``).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from psycopg.types.json import Jsonb
 from recon_pipeline.domain.corrections import Stage
 from recon_pipeline.domain.frames import NO_TIME
 from recon_pipeline.domain.waiting import WaitingCase
-from recon_pipeline.ledger.database import Connection, Row
+from recon_pipeline.ledger.database import Connection
 from recon_pipeline.ledger.leases import Lease, check_lease
 from recon_pipeline.ledger.statements import statement
 
@@ -57,15 +58,6 @@ def save_waiting_cases(
             {"decided": Jsonb(decided), "rows": Jsonb(rows), "run_id": run_id, "seen_ms": seen_ms},
         )
     return frozenset(profile.lease.profile_id for profile in profiles) - {p.lease.profile_id for p in held}
-
-
-def read_waiting_cases(connection: Connection, profile_ids: Sequence[str] | None = None) -> list[Row]:
-    """Return what waits, most money at risk first, unknown money last; of all profiles unless some are named.
-
-    Columns as in the table; ``first_seen_at`` and ``seen_at`` are aware, ``notional_usd`` is a Decimal or None.
-    """
-    asked = {"profile_ids": None if profile_ids is None else list(profile_ids)}
-    return connection.execute(statement("select_waiting_cases"), asked).fetchall()
 
 
 def _record(case: WaitingCase, seen_ms: int) -> Mapping[str, object]:

@@ -15,15 +15,14 @@ from recon_pipeline.domain.cycle_policy import PositionParityPolicy
 from recon_pipeline.domain.waiting import WaitingCase
 from recon_pipeline.ledger.database import READER, connect
 from recon_pipeline.ledger.leases import acquire_leases, release_leases
-from recon_pipeline.ledger.waiting import ProfileCases, read_waiting_cases, save_waiting_cases
+from recon_pipeline.ledger.waiting import ProfileCases, save_waiting_cases
 from recon_pipeline.sandbox.exchange.faults import Fault, FaultKind
 from recon_pipeline_tests.adapters.exchange.world import ago, order_id
 from recon_pipeline_tests.cycle.conftest import Scene
 
 
 def waiting(scene: Scene) -> list[dict[str, Any]]:
-    with connect(scene.database_url, READER) as connection:
-        return read_waiting_cases(connection)
+    return scene.sql("SELECT * FROM recon.waiting_cases ORDER BY notional_usd DESC NULLS LAST, profile_id, case_key")
 
 
 def ghost(scene: Scene, trade: str = "t1", *, number: int = 1, qty: int = 10, profile: str = "p1") -> None:
@@ -161,8 +160,7 @@ def test_a_run_that_lost_its_lease_changes_nothing_of_that_profile(scene: Scene)
         acquire_leases(connection, ["p2"], owner="two", ttl_seconds=60)
         gone = [ProfileCases(leases[p], decided, ()) for p in ("p1", "p2")]
         assert save_waiting_cases(connection, gone, run_id="one", seen_ms=2000) == frozenset({"p2"})
-        assert [(row["profile_id"], row["run_id"]) for row in read_waiting_cases(connection)] == [("p2", "one")]
-        assert read_waiting_cases(connection, ["p1"]) == []
+        assert [(row["profile_id"], row["run_id"]) for row in waiting(scene)] == [("p2", "one")]
         foreign = ProfileCases(leases["p1"], decided, (case("p2"),))
         with pytest.raises(ValueError, match="of p2 is not what its cycle decided"):
             save_waiting_cases(connection, [foreign], run_id="one", seen_ms=3000)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Route, expect, sync_playwright
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from recon_pipeline.ops.access import Access, page_policy
@@ -260,6 +260,20 @@ def test_ages_are_counted_on_while_somebody_looks(open_page: Open, service: Serv
     age = page.locator("#live .age")
     expect(age).to_have_text(re.compile(r"^(59 min 5[89] s|1 h)$"))
     expect(age).to_have_text("1 h")
+
+
+def test_a_page_that_was_made_some_time_ago_is_as_old_as_it_is(open_page: Open, service: Service) -> None:
+    service.show(night(order_checks=(check(placed_at=NOW - dt.timedelta(hours=1)),)))
+    page = open_page()
+    expect(page.locator("#live .age")).to_have_text("1 h")
+
+    def later(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, headers={**answer.headers, "date": "Fri, 20 Nov 2099 03:12:05 GMT"})
+
+    page.route("**/*", later)
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(page.locator("#live .age")).to_have_text(re.compile(r"^266\d\d d"))
 
 
 def test_the_script_says_every_length_as_the_page_does(open_page: Open, service: Service) -> None:

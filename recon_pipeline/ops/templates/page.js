@@ -54,7 +54,7 @@
     live.append(...fresh.childNodes);
   };
 
-  const show = (text) => {
+  const show = (text, date) => {
     const page = new DOMParser().parseFromString(text, "text/html");
     const fresh = page.getElementById("live");
     if (fresh === null) throw new Error("this is not the page");
@@ -73,7 +73,8 @@
         : [...live.querySelectorAll("a[href]")].find((link) => link.getAttribute("href") === focused.getAttribute("href"));
       if (again) again.focus({ preventScroll: true });
     }
-    ahead = Number(live.dataset.now) - Date.now();
+    // The server may have made the page some seconds ago; its answer's date is the instant.
+    ahead = Math.max(Number(live.dataset.now), date) - Date.now();
     updated = Date.now();
     lost.hidden = true;
     localise();
@@ -88,7 +89,7 @@
       const answer = await fetch(location.href, { cache: "no-store", signal: AbortSignal.timeout(10000) });
       if (!answer.ok && answer.status !== 503) throw new Error(`status ${answer.status}`);
       const text = await answer.text();
-      if (!busy()) show(text);
+      if (!busy()) show(text, Date.parse(answer.headers.get("date")) || 0);
     } catch {
       const since = lost.querySelector("[data-since]");
       since.dataset.since = String(updated + ahead);

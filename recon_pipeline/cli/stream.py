@@ -47,9 +47,6 @@ def stream(accounts: tuple[str, ...]) -> None:
     settings = _settings()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("websockets").setLevel(logging.WARNING)
-    stopping = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
     with (
         PostgresLedger(settings.database_url, application_name="recon stream") as ledger,
         EvidenceStore(settings.database_url, application_name="recon stream") as store,
@@ -72,6 +69,9 @@ def stream(accounts: tuple[str, ...]) -> None:
             new_id=lambda: str(uuid4()),
             managed_symbols=settings.managed_symbols,
         )
+        stopping = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stopping.set())
         _say(keys, settings.order_status)
         failures = _run([_stream(credentials, ports, rules) for credentials in keys], stopping)
     for account_id, failure in failures.items():

@@ -46,7 +46,7 @@ from recon_pipeline.order_status.syncing import SyncScope, sync_order_status
 _LOG = logging.getLogger(__name__)
 FAULT_POINTS: Final = ("events_read", "planned", "written", "settled")
 """Where ``at`` is called beside the fault points of ``apply.corrections``: what a kill test kills at."""
-_AT_ONCE: Final = 500
+_AT_ONCE: Final = 2_000
 _PATIENCE_SECONDS: Final = 0.5
 _LONGEST_ERROR: Final = 300
 

@@ -20,7 +20,7 @@ ROWS = [
     if line.startswith("| ") and not line.startswith(("| in the source", "| ---"))
 ]
 TESTS = sorted({name for row in ROWS for name in re.findall(r"`([\w/]+\.py::\w+)`", row[2])})
-SCENARIOS = sorted({name for row in ROWS for name in re.findall(r"`((?:defect|medium|rule)_\w+)`", row[2])})
+SCENARIOS = sorted({name for row in ROWS for name in re.findall(r"`((?:defect|medium|rule|status)_\w+)`", row[2])})
 FILES = sorted({name for row in ROWS for name in re.findall(r"`([\w/]+\.(?:py|md|sql))`", row[1])})
 HANDLERS = {"processStatusChange", "handleMissingExchange", "handleExchangeOnly"}
 HANDLERS |= {"reconcileEntryFill", "reconcileExitFill", "reconcileCancel"}
@@ -28,6 +28,35 @@ COVERAGE = {"scannedOrders", "filledLikeOrders", "botOwnedOrders", "eligibleOrde
 COVERAGE |= {f"skippedNotBotOwned{kind}" for kind in ("", "Actionable", "LegacyInDb", "BeforeBaseline")}
 COVERAGE |= {f"skipped{why}" for why in ("UnmappedTrade", "UnmappedAction", "MissingFillData", "MissingOrderId")}
 COVERAGE |= {"skippedExisting", "skippedMaxInsertLimit"}
+HEALTH = {
+    f"reconciliation{name}"
+    for name in ("LoopHealthy", "LastRun", "MismatchCount", "MissingFromExchange", "MissingInDb")
+}
+HEALTH |= {f"reconciliationParity{name}Trades" for name in ("Mismatch", "Quarantined", "AutoClosed")}
+HEALTH |= {f"reconciliationParity{name}MismatchNotionalUsd" for name in ("Max", "Total")}
+HEALTH |= {"reconciliationIntegrityWatchdogTriggered", "/internal/health", "/metrics"}
+HEALTH |= {f"reconciliation_{name}_total" for name in ("mismatch", "missing_from_exchange", "missing_in_db")}
+ORDER_STATUS = {"updateOrderStatus", "waitForFill", "OrderStatusSyncService", "getStaleOrders", "getOrder", "unknown"}
+ORDER_STATUS |= {"cleanup-stale-orders", "cleanupStaleOrders", "pending_new"}
+FEATURES = (
+    "Immediate updates",
+    "Non-blocking",
+    "Graceful error handling",
+    "100 stale orders",
+    "Logging",
+    "every 5 minutes",
+)
+FEATURES += ("Warning banner", "Yellow badge", "Warning icon", "Real-time age", "Sync interval", "stale threshold")
+FEATURES += (
+    "Test immediate updates",
+    "test background sync",
+    "test dashboard indicators",
+    "Troubleshooting",
+    "schema assumptions",
+)
+FEATURES += ("WebSocket status updates", "Retry logic", "Metrics dashboard", "Alert on persistent stale orders")
+FEATURES += ("Bulk status check", "24 hours")
+"""What document 004 calls its features, its tests by hand and its five future enhancements."""
 OF_THIS_PROJECT = re.compile(r"ORDER_PARITY|ORDER_COVERAGE|RECON_ORDER_|CONFIRMATION_SPACING|SUB_TAG_REPAIR")
 """Settings that no given document of the source has."""
 
@@ -45,7 +74,9 @@ def test_every_row_has_three_cells_and_says_what_is_there_or_that_nothing_is() -
         here, test = row[1:]
         absent = re.search(r"not built yet|not used", here)
         assert re.search(r"`[\w/]+\.(py|md)`|the same|symbol", here) or absent, row
-        assert "::" in test or re.search(r"`(defect|medium|rule)_", test) or test == "the same tests" or absent, row
+        assert (
+            "::" in test or re.search(r"`(defect|medium|rule|status)_", test) or test == "the same tests" or absent
+        ), row
 
 
 @pytest.mark.parametrize("name", TESTS)
@@ -56,7 +87,8 @@ def test_a_test_that_the_page_names_exists(name: str) -> None:
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_scenario_that_the_page_names_exists(name: str) -> None:
-    assert (ROOT / "recon_pipeline_tests" / "scenarios" / "cycles" / f"{name}.json").is_file()
+    folder = "order_status" if name.startswith("status_") else "cycles"
+    assert (ROOT / "recon_pipeline_tests" / "scenarios" / folder / f"{name}.json").is_file()
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -64,9 +96,15 @@ def test_a_file_that_the_page_names_exists(name: str) -> None:
     assert (ROOT / name).is_file() or (ROOT / "recon_pipeline" / name).is_file()
 
 
-@pytest.mark.parametrize("name", sorted({*SOURCE_FIELDS, *HANDLERS, *COVERAGE}))
+@pytest.mark.parametrize("name", sorted({*SOURCE_FIELDS, *HANDLERS, *COVERAGE, *HEALTH, *ORDER_STATUS}))
 def test_every_handler_counter_and_result_field_of_the_source_is_on_the_page(name: str) -> None:
     assert any(f"`{name}`" in row[0] for row in ROWS)
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_every_feature_of_the_order_status_sync_is_on_the_page(name: str) -> None:
+    section = PAGE.partition("## The order status sync (004)")[2]
+    assert any(name in row[0] for row in ROWS if row[0] in section)
 
 
 @pytest.mark.parametrize("name", [name for name in SETTINGS if not OF_THIS_PROJECT.search(name)])

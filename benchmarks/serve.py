@@ -1,9 +1,8 @@
 """How fast ``recon serve`` answers while cycles run: requests at a fixed rate from a second process, latency of each endpoint.
 
 Everything is real and on this machine: an embedded Postgres, the simulated exchange over HTTP, one process that runs one cycle
-after the other over all profiles without a rest, ``recon serve`` with its own settings, and
-the process that asks. Beside the demo books' profiles the tables hold a thousand stale orders, hundreds of cases that wait for a
-person and counters for every profile, so that page and metrics have their size.
+after the other over all profiles without a rest, ``recon serve`` with its own settings, and the process that asks. A thousand
+stale orders are added to what the demo books bring, so that page and metrics have their size.
 
 Requests are due at fixed instants and are sent whether or not earlier ones were answered; each latency counts from the instant at
 which the request was due, so that a stall of server or client shows in every request that it held up. "Sent late" is the p99 of

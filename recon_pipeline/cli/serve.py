@@ -21,11 +21,7 @@ def serve(host: str | None, port: int | None) -> None:
       curl -s http://127.0.0.1:8080/internal/health
     """  # noqa: D301
     from recon_pipeline.ops.access import Access, AccessError, check_binding
-    from recon_pipeline.ops.app import build_app
-    from recon_pipeline.ops.keeper import Keeper
-    from recon_pipeline.ops.reading import SnapshotReader
-    from recon_pipeline.ops.serving import ServeError, address_of, bound_socket, run_server
-    from recon_pipeline.ops.views import standard_views
+    from recon_pipeline.ops.sockets import ServeError, address_of, bound_socket
     from recon_pipeline.settings import SettingError, read_settings
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -40,6 +36,13 @@ def serve(host: str | None, port: int | None) -> None:
         listening = bound_socket(address, wanted.port if port is None else port)
     except (SettingError, AccessError, ServeError) as error:
         raise click.ClickException(str(error)) from None
+
+    from recon_pipeline.ops.app import build_app
+    from recon_pipeline.ops.keeper import Keeper
+    from recon_pipeline.ops.reading import SnapshotReader
+    from recon_pipeline.ops.serving import run_server
+    from recon_pipeline.ops.views import standard_views
+
     reader = SnapshotReader(
         settings.database_url, timeout_seconds=wanted.max_age_seconds / 2, stale_ms=settings.order_status.stale_ms
     )

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -43,7 +42,9 @@ METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 PAGE_TYPE: Final = "text/html; charset=utf-8"
 RENDERED_KEPT: Final = 256
 """pages that are kept of a reading, so many filters can be asked for by turns; the one not asked for longest goes first"""
-GRACE_SECONDS: Final = 5.0
+GIVEN_FOR: Final = dt.timedelta(seconds=10)
+"""An answer rendered of an earlier reading is given, while that of the newest is on its way, as long as its reading is not older:
+the one before the newest, as a rule. Nobody may have asked for hours, and then none is young enough."""
 LONGEST_VALUE: Final = 200
 
 
@@ -76,10 +77,10 @@ class _Said:
     """What was said of one reading."""
 
     latest: Latest
-    since: float = 0.0
-    """when it took the place of the reading before, by the steady clock"""
     before: Mapping[Key, Response] = field(default_factory=dict)
-    """what was rendered of the reading before"""
+    """what was rendered of an earlier reading"""
+    before_taken_at: dt.datetime | None = None
+    """when that was read"""
     rendered: OrderedDict[Key, Response] = field(default_factory=OrderedDict)
     under_way: dict[Key, asyncio.Task[Response]] = field(default_factory=dict)
     health_second: int = -1
@@ -92,7 +93,7 @@ class Endpoints:
     """The handlers, and the answers that they keep until the next reading.
 
     Rendering takes milliseconds and runs in one thread beside the event loop. Right after a new reading those who ask for what
-    was rendered of the one before get that, until the new one is rendered, for at most ``GRACE_SECONDS``.
+    was rendered of the one before get that until the new one is rendered (``GIVEN_FOR``).
     """
 
     def __init__(self, latest: Callable[[], Latest], views: Views, clock: Clock) -> None:
@@ -137,7 +138,7 @@ class Endpoints:
         def render() -> Response:
             return Response(self._views.metrics(said.latest, now), headers={"content-type": METRICS_TYPE})
 
-        return await self._rendered(said, ("metrics",), render)
+        return await self._rendered(said, ("metrics",), render, now)
 
     async def page(self, request: Request) -> Response:
         """Show it to people, also how old it is."""
@@ -151,11 +152,10 @@ class Endpoints:
                 text, status, {"content-type": PAGE_TYPE, "content-security-policy": self._views.page_policy}
             )
 
-        return await self._rendered(
-            said, ("page", *(query.get(name, "") for name in self._views.page_parameters)), render
-        )
+        key = ("page", *(query.get(name, "") for name in self._views.page_parameters))
+        return await self._rendered(said, key, render, now)
 
-    async def _rendered(self, said: _Said, key: Key, render: Callable[[], Response]) -> Response:
+    async def _rendered(self, said: _Said, key: Key, render: Callable[[], Response], now: dt.datetime) -> Response:
         found = said.rendered.get(key)
         if found is not None:
             said.rendered.move_to_end(key)
@@ -163,7 +163,7 @@ class Endpoints:
         task = said.under_way.get(key)
         if task is None:
             task = said.under_way[key] = asyncio.create_task(self._render(said, key, render))
-        if key in said.before and time.monotonic() - said.since < GRACE_SECONDS:
+        if key in said.before and said.before_taken_at is not None and now - said.before_taken_at < GIVEN_FOR:
             return said.before[key]
         return await asyncio.shield(task)
 
@@ -180,7 +180,9 @@ class Endpoints:
     def _current(self) -> _Said:
         latest = self._latest()
         if latest is not self._said.latest:
-            self._said = _Said(latest, time.monotonic(), self._said.rendered)
+            before = self._said.latest.snapshot
+            taken_at = None if before is None else before.taken_at
+            self._said = _Said(latest, self._said.rendered, taken_at)
         return self._said
 
 

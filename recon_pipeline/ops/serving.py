@@ -1,6 +1,6 @@
-"""The process behind the endpoints: a socket, the server on it, the thread that reads, a clean end.
+"""The process behind the endpoints: the server on its socket, the thread that reads, a clean end.
 
-What belongs here: starting and stopping. What does not: what is answered (``app``) and the command (``cli.serve``).
+What belongs here: starting and stopping. What does not: what is answered (``app``), making the socket (``sockets``), the command.
 """
 
 from __future__ import annotations
@@ -24,47 +24,12 @@ CONNECTIONS: Final = 1_000
 STOP_SECONDS: Final = 5
 
 
-class ServeError(RuntimeError):
-    """The service can't be started; the text says why."""
-
-
-def bound_socket(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on the address; port 0 takes a free one.
-
-    :raises ServeError: the address is taken, or none of this machine's
-    """
-    try:
-        [family, kind, protocol, _, address] = socket.getaddrinfo(
-            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        made = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise ServeError(f"{host} is no address of this machine: {error.strerror}") from None
-    try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(address)
-        made.listen(2_048)
-    except OSError as error:
-        made.close()
-        raise ServeError(f"{host}, port {port}, can't be bound: {error.strerror}") from None
-    return made
-
-
-def address_of(listening: socket.socket) -> str:
-    """Return the URL of a socket."""
-    host, port = listening.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 def run_server(app: ASGIApp, listening: socket.socket, keeper: Keeper, *, when_ready: Callable[[], None]) -> bool:
     """Answer until SIGINT or SIGTERM; only the main thread may call it.
 
     :return: whether it was told to end: False if the thread that reads died
     """
     dead: list[bool] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # The server takes these signals itself and sends them on when it has ended: they arrive here.
-        signal.signal(number, lambda *_: None)
     server = _Server(
         uvicorn.Config(
             app,
@@ -80,9 +45,16 @@ def run_server(app: ASGIApp, listening: socket.socket, keeper: Keeper, *, when_r
         when_ready,
     )
 
+    def end(*_: object) -> None:
+        server.should_exit = True
+
     def reader_died() -> None:
         dead.append(True)
-        server.should_exit = True
+        end()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # While it runs the server takes these signals itself; what comes before, and what it sends on afterwards, arrives here.
+        signal.signal(number, end)
 
     sys.setswitchinterval(SWITCH_SECONDS)
     # What the imports left is never looked through again: a full collection would hold up every request.

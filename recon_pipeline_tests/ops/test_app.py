@@ -155,27 +155,34 @@ def test_many_at_once_are_answered_from_one_rendering_until_the_next_reading() -
     assert service.rendered == Counter(health=1, trading=1, metrics=1, page=1)
 
 
-def test_after_a_new_reading_the_answer_before_is_given_until_the_new_one_is_rendered(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_after_a_new_reading_the_answer_before_is_given_until_the_new_one_is_rendered() -> None:
     service = Service()
 
     async def asking() -> None:
         first = await service.asked("/metrics")
-        service.latest = Latest(snapshot(taken_at=ago(seconds=1)))
+        service.latest, service.now = Latest(snapshot(taken_at=NOW)), NOW + dt.timedelta(seconds=1)
         meanwhile = await asyncio.gather(*(service.asked("/metrics") for _ in range(20)))
         assert {answer.body for answer in meanwhile} == {first.body}
         deadline = time.monotonic() + 10
         while (now := await service.asked("/metrics")).body == first.body:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.005)
-        assert now.body == b"reading 2026-11-20 11:59:59+00:00\n"
+        assert now.body == b"reading 2026-11-20 12:00:00+00:00\n"
         assert service.rendered["metrics"] == 2
-        monkeypatch.setattr("recon_pipeline.ops.app.GRACE_SECONDS", 0.0)
-        service.latest = Latest(snapshot(taken_at=NOW))
-        assert (await service.asked("/metrics")).body == b"reading 2026-11-20 12:00:00+00:00\n"
 
     asyncio.run(asking())
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/"])
+def test_who_asks_after_readings_that_nobody_asked_for_gets_the_newest(path: str) -> None:
+    service = Service()
+    first = service.ask(path)
+    for seconds in (5, 10, 15):
+        at = NOW + dt.timedelta(seconds=seconds)
+        service.latest, service.now = Latest(snapshot(taken_at=at), f"at {seconds}"), at
+    newest = service.ask(path).body
+    assert newest != first.body
+    assert newest == (b"<p>{} at 15" if path == "/" else b"reading 2026-11-20 12:00:15+00:00\n")
 
 
 def test_a_rendering_that_failed_is_tried_again() -> None:

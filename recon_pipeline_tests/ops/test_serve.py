@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+import psutil
 import pytest
 import requests
 from hypothesis import HealthCheck, example, given, settings
@@ -224,6 +225,18 @@ def test_a_slow_or_silent_caller_holds_nobody_up(serving: Serving) -> None:
     assert time.monotonic() - began < 5
     for connection in silent:
         connection.close()
+
+
+def test_a_request_is_cheap_enough_for_five_hundred_a_second_on_half_a_core(serving: Serving) -> None:
+    """Work is counted, not time, so that other work on the machine does not count; `make bench-serve` measures the time."""
+    process = psutil.Process(serving.process.pid)
+    with requests.Session() as session:
+        for path in PATHS:
+            session.get(serving.url + path, timeout=20)
+            before = sum(process.cpu_times()[:2])
+            for _ in range(200):
+                assert session.get(serving.url + path, timeout=20).status_code == 200
+            assert (sum(process.cpu_times()[:2]) - before) / 200 < 0.001, path
 
 
 def test_a_stranger_s_name_for_this_machine_is_refused(serving: Serving) -> None:

@@ -14,7 +14,7 @@ import dagster as dg
 
 from recon_pipeline.defs import order_status_catalogue as names
 from recon_pipeline.defs.boards import board_events
-from recon_pipeline.defs.order_status_check import stale_check
+from recon_pipeline.defs.order_status_check import stale_check, stale_evaluation
 from recon_pipeline.defs.order_status_presentation import metadata_of, summary
 from recon_pipeline.defs.order_status_run import SyncAsk, SyncOutcome, run_order_status
 from recon_pipeline.defs.reporting import SCHEDULED, TRIGGER_TAG, Event, fail_naming, refuse
@@ -63,8 +63,7 @@ def order_status(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Ou
 
 
 def _checks(context: dg.AssetExecutionContext, outside: Outside) -> Iterator[Event]:
-    if context.selected_asset_check_keys:
-        yield stale_check(outside)
+    yield stale_check(outside) if context.selected_asset_check_keys else stale_evaluation(outside)
 
 
 class _Report:

@@ -83,7 +83,8 @@ def order_status_sync_schedule(
         yield dg.RunRequest(
             run_key=f"{tick.isoformat()}:{number}",
             asset_selection=[dg.AssetKey(names.UPDATES_KEY)],
-            asset_check_keys=[check.key for check in names.CHECKS],
+            # The run evaluates the check without planning it: see order_status_check.
+            asset_check_keys=[],
             tags={
                 TRIGGER_TAG: SCHEDULED,
                 SHARD_TAG: str(number),

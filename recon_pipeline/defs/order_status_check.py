@@ -32,6 +32,26 @@ def stale_check(outside: Outside) -> dg.AssetCheckResult:
     return judge(read_remembered(settings.database_url), settings.order_status, outside.now())
 
 
+def stale_evaluation(outside: Outside) -> dg.AssetCheckEvaluation:
+    """Judge the same, as an event of a run that has not selected the check.
+
+    The UI takes the check that was planned last for the latest one. A run that plans none is the latest when it evaluates, so
+    that of several shards at once the last one to end is shown, and not one that ended before another's materializations.
+
+    :raises SettingError: a setting can't be read
+    :raises DatabaseUnavailableError: the database can't be read
+    """
+    result = stale_check(outside)
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey(names.STALE_KEY),
+        check_name=names.NO_ORDER_IS_STALE,
+        passed=result.passed,
+        severity=result.severity,
+        description=result.description,
+        metadata=result.metadata or {},
+    )
+
+
 def judge(checks: pd.DataFrame, policy: OrderStatusPolicy, at: dt.datetime) -> dg.AssetCheckResult:
     """Return the evaluation of ``no_order_is_stale``.
 

@@ -29,11 +29,15 @@ def summary(outcome: SyncOutcome, profile: ProfileSync) -> str:
     if LEASE_HELD in profile.postponed.values():
         waiting = tables.counted(len(profile.postponed), "order")
         return f"Skipped, {LEASE_HELD}: another run works on the profile. {waiting} to be asked about again."
+    # Orders that are marked unknown are denied ones, and in a dry run ones that differ: each is told once.
+    unknown, to_mark = counts.get("marked_unknown", 0), _to_mark(outcome, profile)
     found = (
         (counts.get("failed", 0), "without an answer"),
-        (counts.get("marked_unknown", 0), "would be marked unknown" if outcome.result.dry_run else "marked unknown"),
-        (counts.get("not_found", 0) - counts.get("marked_unknown", 0), "not known to the exchange"),
-        (counts.get("differs", 0), "would be corrected (dry run)"),
+        (unknown, "unknown, for a person to decide"),
+        (to_mark, "would be marked unknown (dry run)"),
+        (counts.get("not_found", 0) - unknown - to_mark, "not known to the exchange"),
+        (counts.get("held", 0), "held back"),
+        (counts.get("differs", 0) - to_mark, "would be corrected (dry run)"),
         (counts.get("updated", 0), "corrected"),
         (counts.get("postponed", 0), "postponed"),
         (counts.get("still_live", 0), "live at the exchange"),
@@ -47,6 +51,13 @@ def summary(outcome: SyncOutcome, profile: ProfileSync) -> str:
     if not parts:
         return "Nothing to ask." if not checked else f"{tables.counted(checked, 'order')} asked about."
     return f"{tables.counted(checked, 'order')} asked about: {'; '.join(parts)}."
+
+
+def _to_mark(outcome: SyncOutcome, profile: ProfileSync) -> int:
+    """Return how many orders a dry run would mark unknown."""
+    if not outcome.result.dry_run:
+        return 0
+    return sum(1 for change in profile.changes if change.values.get("status") == UNKNOWN_STATUS)
 
 
 def metadata_of(outcome: SyncOutcome, profile: ProfileSync, key: str) -> Metadata:

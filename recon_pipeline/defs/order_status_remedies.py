@@ -19,7 +19,7 @@ OUTCOMES: Final[dict[CheckOutcome, str]] = {
     CheckOutcome.NOT_CHECKED: "not asked about yet: the next run asks, those never asked about first.",
     CheckOutcome.LIVE: "nothing: the exchange holds it as live, so it waits rightly.",
     CheckOutcome.IN_LINE: "nothing: the order is over, and the row says so.",
-    CheckOutcome.DIFFERS: "a dry run: RECON_ORDER_STATUS_DRY_RUN=false lets the sync write it.",
+    CheckOutcome.DIFFERS: "to be written, and only shown in a dry run: RECON_ORDER_STATUS_DRY_RUN=false lets the sync write it.",
     CheckOutcome.UPDATED: "nothing: the row was corrected.",
     CheckOutcome.MISSING: "the exchange does not know it. Order parity cancels it after several cycles that say the same; "
     "after RECON_ORDER_UNKNOWN_AFTER_HOURS it is marked unknown.",

@@ -15,7 +15,7 @@ from pydantic import Field
 from recon_pipeline.defs import cycle_tables, presentation, tables
 from recon_pipeline.defs import order_status_catalogue as names
 from recon_pipeline.defs import order_status_tables as own
-from recon_pipeline.defs.order_status_check import stale_check
+from recon_pipeline.defs.order_status_check import stale_evaluation
 from recon_pipeline.defs.order_status_presentation import RUNBOOK, metadata_of
 from recon_pipeline.defs.order_status_run import SyncAsk, SyncOutcome, read_remembered, run_order_status
 from recon_pipeline.defs.presentation import Metadata
@@ -26,7 +26,7 @@ from recon_pipeline.domain.order_parity import RowKey
 from recon_pipeline.domain.terms import UNKNOWN_STATUS
 from recon_pipeline.order_status.syncing import DigestChangedError, SyncScope
 
-Event: TypeAlias = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.AssetCheckResult | dg.Output[None]
+Event: TypeAlias = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.Output[None]
 
 JOB: Final = "stale_order_cleanup"
 OP: Final = "clean_up_stale_orders"
@@ -85,7 +85,7 @@ def clean_up_stale_orders(
             shown = metadata_of(outcome, profile, names.UPDATES_KEY)
             yield dg.AssetMaterialization(dg.AssetKey(names.UPDATES_KEY), partition=profile_id, metadata=shown)
     if config.confirm:
-        yield _evaluation(outside)
+        yield stale_evaluation(outside)
     yield dg.Output(None, metadata=metadata)
     failures = {profile_id: outcome.failures(profile) for profile_id, profile in outcome.result.profiles.items()}
     fail_naming(failures, of=len(failures), skipped=0)
@@ -231,19 +231,6 @@ def _sentence(outcome: SyncOutcome, wanted: int, config: CleanupConfig) -> str:
     return (
         f"Preview, nothing was changed: {asked}; {tables.counted(wanted, 'row')} would be written. Launch again with "
         f"confirm: true and expected_digest to write them.{rest}"
-    )
-
-
-def _evaluation(outside: Outside) -> dg.AssetCheckEvaluation:
-    """Return the check as an event that an op of another job may yield."""
-    result = stale_check(outside)
-    return dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey(names.STALE_KEY),
-        check_name=names.NO_ORDER_IS_STALE,
-        passed=result.passed,
-        severity=result.severity,
-        description=result.description,
-        metadata=result.metadata or {},
     )
 
 

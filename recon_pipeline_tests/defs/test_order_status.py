@@ -107,13 +107,12 @@ def output(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
 
 
 def on_schedule(world: World, tags: dict[str, str]) -> dg.ExecuteInProcessResult:
-    """A run as the schedule launches it: the updates and the check, nothing else."""
+    """A run as the schedule launches it: the updates, nothing else."""
     return dg.materialize(
         list(world.definitions.assets),
         instance=world.instance,
         resources=dict(world.definitions.resources),
-        selection=dg.AssetSelection.assets(UPDATES).without_checks()
-        | dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey(STALE), CHECK)),
+        selection=dg.AssetSelection.assets(UPDATES),
         tags=tags,
         raise_on_error=False,
     )
@@ -153,7 +152,7 @@ def test_a_dry_run_shows_what_it_would_write_and_a_run_that_may_write_corrects_t
     [order] = stale["orders"]
     assert order["order"] == f"⚠ trade nvda-1001, SELL NVDA, row {order_id}"
     assert order["last_answer"] == "differs: pending_new to filled: order_executed_more"
-    assert stale["answers"][0]["what_to_do"].startswith("a dry run: RECON_ORDER_STATUS_DRY_RUN=false")
+    assert stale["answers"][0]["what_to_do"].startswith("to be written, and only shown in a dry run")
     check = world.checks(dry)[CHECK]
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert check.description == "⚠ 1 stale order of 1 profile, the oldest 3 h old."
@@ -237,7 +236,7 @@ def test_the_schedule_launches_what_is_due_and_nothing_where_nothing_is(world: W
         # Only the profile that is due, not its shard.
         assert request.tags[RANGE_START] == request.tags[RANGE_END]
         assert [key.to_user_string() for key in request.asset_selection] == [UPDATES]
-        assert [key.name for key in request.asset_check_keys] == [CHECK]
+        assert request.asset_check_keys == []
     ran = [on_schedule(world, dict(request.tags)) for request in requests]
     assert all(result.success for result in ran)
     assert sum((materialized(result) for result in ran), Counter()) == Counter(

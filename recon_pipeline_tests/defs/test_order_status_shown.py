@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from recon_pipeline.defs import cycle_remedies, order_board, order_status_remedi
 from recon_pipeline.defs.order_status_check import judge
 from recon_pipeline.defs.order_status_presentation import metadata_of, stale_sentence, summary
 from recon_pipeline.defs.order_status_tables import age_text
+from recon_pipeline.domain.corrections import Handler
 from recon_pipeline.domain.frames import NO_TIME
 from recon_pipeline.domain.order_answers import CheckOutcome, CheckReason
 from recon_pipeline.domain.order_events import StreamState
@@ -148,8 +150,8 @@ def test_the_sentence_about_stale_orders(found: tuple[dict[str, object], ...], s
             },
             False,
             (
-                "9 orders asked about: 2 without an answer; 1 marked unknown; 2 not known to the exchange; 3 corrected; "
-                "1 live at the exchange; 7 left for the next run."
+                "9 orders asked about: 2 without an answer; 1 unknown, for a person to decide; 2 not known to the exchange; "
+                "3 corrected; 1 live at the exchange; 7 left for the next run."
             ),
         ),
         ({"checked": 2, "differs": 2}, True, "2 orders asked about: 2 would be corrected (dry run)."),
@@ -158,6 +160,14 @@ def test_the_sentence_about_stale_orders(found: tuple[dict[str, object], ...], s
 def test_what_the_sync_did_is_said_in_one_sentence_the_worst_first(counts: dict[str, int], dry_run: bool, said: str):
     one = profile(counts=counts)
     assert summary(outcome(one, dry_run=dry_run), one) == said
+
+
+def test_a_dry_run_tells_an_order_that_it_would_mark_unknown_once():
+    lost = replace(FILLED, handler=Handler.STATUS, values={"status": "unknown"})
+    one = profile(counts={"checked": 3, "not_found": 2, "differs": 2}, changes=(lost, FILLED))
+    assert summary(outcome(one, dry_run=True), one) == (
+        "3 orders asked about: 1 would be marked unknown (dry run); 1 not known to the exchange; 1 would be corrected (dry run)."
+    )
 
 
 def test_an_update_is_shown_with_what_it_was_what_it_becomes_and_why():

@@ -60,3 +60,11 @@ SELECT EXISTS (
       WHERE a.attrelid = i.indrelid AND a.attname = 'profile_id'
         AND a.atttypid IN ('text'::regtype, 'varchar'::regtype)))
 ) AS indexed;
+
+-- name: select_live_index
+-- Index pg_index_indrelid_index. True where some index of orders holds only the orders that may still execute.
+SELECT EXISTS (
+  SELECT FROM pg_catalog.pg_index AS i
+  WHERE i.indrelid = to_regclass('public.orders') AND i.indisvalid
+    AND pg_get_expr(i.indpred, i.indrelid) LIKE '%translate(%done_for_day%'
+) AS indexed;

@@ -147,6 +147,11 @@ _KINDS: Final[dict[str, str]] = {
     "dry_run": "B",
     "enabled": "B",
 }
+LIVE_CONDITION: Final = (
+    "coalesce(lower(translate(trim({status}), '- ', '__')), '') <> ALL "
+    "('{{filled,canceled,cancelled,expired,rejected,replaced,done_for_day,failed,error}}'::text[])"
+)
+"""The expression of ``recon.may_execute``, as the condition of an index that serves it."""
 _KIND_NAMES: Final = {"N": "a number", "D": "a time", "S": "text", "E": "an enumeration", "B": "a boolean"}
 _QUANTITIES: Final = (
     "qty",
@@ -217,7 +222,24 @@ def check_tables(connection: Connection) -> list[Problem]:
         what = "profile_id" if text else "(profile_id::text)"
         remedy = f"CREATE INDEX CONCURRENTLY ON public.orders ({what});"
         found.append(Problem("orders.profile_id", "has no index that a reading can use", remedy, Stops.NOTHING))
+    found += _live_index_problems(connection, columns.get("orders", {}))
     return sorted(found, key=lambda problem: -problem.stops)
+
+
+def _live_index_problems(connection: Connection, columns: dict[str, Row]) -> Iterator[Problem]:
+    """Say which index finds the orders that may still execute. A status that is no text has none that could."""
+    status = columns.get("status")
+    if status is None or status["category"] != "S" or not {"profile_id", "order_id"} <= columns.keys():
+        return
+    row = connection.execute(statement("select_live_index")).fetchone()
+    if row is None or row["indexed"]:
+        return
+    keys = [name if columns[name]["type"] == "text" else f"({name}::text)" for name in ("profile_id", "order_id")]
+    text = "status" if status["type"] == "text" else "status::text"
+    remedy = (
+        f"CREATE INDEX CONCURRENTLY ON public.orders ({', '.join(keys)}) WHERE {LIVE_CONDITION.format(status=text)};"
+    )
+    yield Problem("orders.status", "has no index for orders that may still execute", remedy, Stops.NOTHING)
 
 
 def _stops(table: str) -> Stops:

@@ -133,6 +133,8 @@ class _Run:
     scope: SyncScope
     limit: int | None
     siblings: dict[str, Record] = field(default_factory=dict)
+    stale: dict[str, pd.DataFrame] = field(default_factory=dict)
+    """ORDER_CHECKS before the answers, by profile"""
     done: dict[str, ProfileSync] = field(default_factory=dict)
 
     def run(self, expected_digest: str | None) -> SyncResult:
@@ -143,6 +145,7 @@ class _Run:
         chosen = choose_orders(
             context, {name: self.siblings[name] for name in present}, scope=self.scope, limit=self.limit
         )
+        self.stale = {profile_id: chosen.stale_of(profile_id) for profile_id in present}
         context.at("orders_chosen")
         asked = ask_accounts(context.ports.exchange, chosen.asked, bulk_pages=context.policy.bulk_pages)
         self._count_requests(asked)
@@ -154,7 +157,7 @@ class _Run:
         self._work_off(busy)
         for share in shares:
             if share.profile_id not in self.done:
-                self.done[share.profile_id] = self._quiet(share, chosen.stale_of(share.profile_id))
+                self.done[share.profile_id] = self._quiet(share)
         self._say_what_is_missing(chosen)
         context.at("profiles_done")
         return self._finish(asked)
@@ -224,21 +227,22 @@ class _Run:
 
     # -- telling
 
-    def _quiet(self, share: ProfileShare, checks: pd.DataFrame) -> ProfileSync:
-        """A profile that nothing was asked about."""
+    def _quiet(self, share: ProfileShare) -> ProfileSync:
+        """A profile that nothing became of, with what was remembered of it before."""
         counts = dict.fromkeys(COUNTERS, 0) | {"left_over": share.left_over + share.answered.unasked}
+        checks = self.stale[share.profile_id]
         return ProfileSync(share.profile_id, share.user_id, share.account_id, counts=counts, checks=checks)
 
     def _contended(self, share: ProfileShare) -> ProfileSync:
         """A profile whose answers came to nothing, because a cycle works on it: its orders are due as they were."""
         checks = share.answered.checks
-        quiet = self._quiet(share, _frame(checks))
+        quiet = self._quiet(share)
         counts = dict(quiet.counts) | {"left_over": quiet.counts["left_over"] + len(checks)}
         return replace(quiet, counts=counts, postponed={check.order_id: LEASE_HELD for check in checks})
 
     def _failed(self, share: ProfileShare, message: str) -> ProfileSync:
         """A profile of which nothing was written and nothing remembered."""
-        quiet = self._quiet(share, _frame(share.answered.checks))
+        quiet = self._quiet(share)
         counts = dict(quiet.counts) | {"failed": len(share.answered.checks)}
         return replace(quiet, counts=counts, failure=Failure(Stage.ORDER_STATUS.value, message))
 
@@ -320,9 +324,3 @@ def _errors(result: SyncResult) -> Iterator[str]:
     for done in result.profiles.values():
         if done.failure is not None:
             yield f"profile {done.profile_id}: {done.failure.message}"
-
-
-def _frame(checks: Sequence[tuple[object, ...]]) -> pd.DataFrame:
-    if not checks:
-        return ORDER_CHECKS.empty()
-    return pd.DataFrame(list(checks), columns=ORDER_CHECKS.names)

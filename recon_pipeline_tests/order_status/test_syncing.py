@@ -267,6 +267,7 @@ def test_a_profile_that_a_cycle_works_on_is_waited_for_and_then_left_due(
     assert (scene.order(held)["status"], scene.order(free)["status"]) == ("pending_new", "filled")
     mine = result.profiles["p1"]
     assert (dict(mine.postponed), mine.failure, mine.counts["left_over"]) == ({held: LEASE_HELD}, None, 1)
+    assert mine.checks["outcome"].tolist() == ["not_checked"], "what was remembered before"
     assert scene.checks() == {}
     assert scene.sync().counts["updated"] == 1
 

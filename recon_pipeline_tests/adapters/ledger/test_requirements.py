@@ -80,7 +80,7 @@ def test_a_migrated_database_without_a_required_column_migrates_reads_and_says_w
             Stops.APPLY,
         ),
         (
-            "ALTER TABLE public.orders ALTER COLUMN status TYPE boolean USING false",
+            "DROP INDEX public.orders_live_idx; ALTER TABLE public.orders ALTER COLUMN status TYPE boolean USING false",
             "orders.status",
             "has the type boolean. It has to be text or an enumeration",
             Stops.EVERYTHING,
@@ -119,6 +119,12 @@ def test_a_migrated_database_without_a_required_column_migrates_reads_and_says_w
             Stops.EVERYTHING,
         ),
         ("DROP INDEX public.orders_profile_id_trade_id_idx", "orders.profile_id", "has no index", Stops.NOTHING),
+        (
+            "DROP INDEX public.orders_live_idx",
+            "orders.status",
+            "has no index for orders that may still execute. CREATE INDEX CONCURRENTLY ON public.orders (profile_id, order",
+            Stops.NOTHING,
+        ),
     ],
 )
 def test_what_is_wrong_is_said_with_its_remedy(owner, harm, where, says, stops):

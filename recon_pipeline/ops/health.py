@@ -39,7 +39,7 @@ class HealthReason(StrEnum):
     CYCLES_FAILING = "cycles_failing"
     """enabled profiles whose last cycle failed, or a step of it"""
     EVIDENCE_LATE = "evidence_late"
-    """accounts of enabled profiles that were last read completely longer ago than that"""
+    """accounts of enabled profiles that were last read completely longer ago than that, or never"""
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,7 @@ def _cycle_reasons(
             errors.append(str(cycle["error"] or "a step failed: " + ", ".join(map(str, cycle["failed_stages"]))))
     accounts = {str(row["account_id"]) for row in enabled}
     unread = [
-        row
-        for row in snapshot.accounts
-        if str(row["account_id"]) in accounts
-        and row["covered_until"] is not None
-        and now - row["covered_until"] > rules.late
+        row for row in snapshot.accounts if str(row["account_id"]) in accounts and _is_unread(row, now, rules.late)
     ]
     limit = _length(rules.late)
     found = []
@@ -127,6 +123,13 @@ def _cycle_reasons(
         )
         found.append(_reason(HealthReason.EVIDENCE_LATE, detail, accounts=names))
     return found
+
+
+def _is_unread(account: Row, now: dt.datetime, late: dt.timedelta) -> bool:
+    """Whether the account was not read completely for too long; one that no cycle has read yet was not late."""
+    if account["covered_until"] is None:
+        return account["complete"] is False
+    return bool(now - account["covered_until"] > late)
 
 
 def _body(

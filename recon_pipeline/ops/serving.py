@@ -20,7 +20,7 @@ from recon_pipeline.ops.keeper import Keeper
 SWITCH_SECONDS: Final = 0.0005
 """How long the thread that reads and renders may keep the interpreter while requests wait; Python's own 5 ms would add up, for a
 request gives it up several times."""
-CONNECTIONS: Final = 1_000
+CONNECTIONS: Final = 500
 STOP_SECONDS: Final = 5
 
 

@@ -163,6 +163,13 @@ def test_an_account_that_was_not_read_completely_for_long_is_unhealthy_though_it
     ]
 
 
+def test_an_account_that_no_cycle_has_read_yet_is_not_late_and_one_that_was_never_read_whole_is() -> None:
+    def of(complete: bool | None) -> list[str]:
+        return reasons(snapshot(accounts=(account("a1", covered_until=None, complete=complete),)))
+
+    assert (of(None), of(False)) == ([], ["evidence_late"])
+
+
 def test_a_database_that_can_not_be_read_is_unhealthy_and_what_was_known_is_still_told() -> None:
     body, well = judged(snapshot(), error="server closed the connection", failing_since=ago(seconds=7))
     assert not well

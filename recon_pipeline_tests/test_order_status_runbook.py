@@ -153,3 +153,14 @@ def test_every_query_runs_as_it_is_pasted(database_url: str) -> None:
         for statement in statements:
             assert statement.startswith("SELECT"), statement
             connection.execute(re.sub(r":'(\w+)'", r"'\1'", statement).replace("%", "%%"))
+
+
+def test_the_index_that_a_deployment_makes_is_the_one_that_finds_live_orders(database_url: str) -> None:
+    deploy = (RUNBOOK.parent / "deploy.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```sql\n(.*?)```", deploy, flags=re.DOTALL)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        made = "SELECT indexdef FROM pg_indexes WHERE indexname = 'orders_live_idx'"
+        before = connection.execute(made).fetchone()
+        connection.execute("DROP INDEX public.orders_live_idx")
+        connection.execute(block.strip().removesuffix(";"))
+        assert connection.execute(made).fetchone() == before

@@ -12,7 +12,7 @@ import yaml
 
 TOP = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((TOP / "pyproject.toml").read_text())
-COMMANDS = ("demo", "up", "migrate", "doctor", "evaluate", "exchange-sim")
+COMMANDS = ("demo", "up", "migrate", "doctor", "evaluate", "serve", "stream", "exchange-sim")
 
 
 def recon(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -10,6 +10,7 @@ backfill row        a compensating EXIT row, its order id ``BFILL-<md5>``
 batch               the backfill rows of one profile planned together, ``RECON-BFILL-<uuid>``
 book                one ``recon evaluate`` input: ledger rows, exchange orders and positions of one profile
 capacity            executed quantity of an exchange order that nothing in the ledger represents yet
+check               what is remembered of one order that may still execute: the exchange's last answer, and when it is asked again
 confirmation        a cycle in which something was found out of line again; several in a row are needed before it is acted on
 correction          a change of one row of the ledger outside of an exit backfill, with its before, after and cause
 coverage            the step that inserts executed orders which the ledger lacks
@@ -30,6 +31,7 @@ profile             one bot and strategy
 quarantine          a trade is out of line, and no cycle may close it: it can't be proven whose it is
 represented         already recorded in the ledger, by the order's own row or by a backfill row
 slice               one trade with its entry, exit and open quantity
+stale               of an order: it may still execute, is older than the threshold, and the exchange has not called it live lately
 stand-in            a row that represents an order without being its own row: a backfill row or a synthetic exit
 superseded          a stand-in or a double that gave way to the order's own row
 synthetic exit      a row PARITY-<md5> that closes a confirmed ghost without an execution to cite

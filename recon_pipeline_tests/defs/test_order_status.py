@@ -106,6 +106,10 @@ def output(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
     return {name: plain(value) for name, value in event.event_specific_data.metadata.items()}
 
 
+def again_due(world: World) -> None:
+    world.rows("UPDATE recon.order_checks SET next_check_at = now() - interval '1 second' RETURNING order_id")
+
+
 def on_schedule(world: World, tags: dict[str, str]) -> dg.ExecuteInProcessResult:
     """A run as the schedule launches it: the updates, nothing else."""
     return dg.materialize(
@@ -245,6 +249,12 @@ def test_the_schedule_launches_what_is_due_and_nothing_where_nothing_is(world: W
     # The check looks at all profiles, whichever the run was about.
     assert world.checks(ran[-1])[CHECK].metadata["profiles_with_stale_orders"].value == 2
     assert "No order is due" in tick(world).skip_message
+    # Asked about again with the same answer: what is stale is no news.
+    again_due(world)
+    assert {asset for asset, _ in materialized(on_schedule(world, dict(requests[0].tags)))} == {
+        UPDATES,
+        "operations_board",
+    }
 
 
 def test_a_quiet_profile_between_two_that_are_due_costs_no_event(world: World):
@@ -257,6 +267,15 @@ def test_a_quiet_profile_between_two_that_are_due_costs_no_event(world: World):
     done = on_schedule(world, dict(request.tags))
     assert {partition for key, partition in materialized(done) if key == UPDATES} == {first, NVDA}
     assert statuses(world, UPDATES)[last] == "MISSING"
+
+    # Where the run fails it is told all the same: what a failed run planned and did not tell is shown as failed.
+    name = next(name for name in world.environment if name.startswith("RECON_ACCOUNT_T_EQUITY") and "SECRET" in name)
+    world.environment[name] = "wrong"
+    again_due(world)
+    failed = on_schedule(world, dict(request.tags))
+    assert failure(failed).startswith("1 of ")
+    found = statuses(world, UPDATES)
+    assert {profile for profile in found if found[profile] == "FAILED"} == {NVDA}
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,8 @@ WHERE (c.account_id, c.client_order_id, c.trade_id, c.symbol, c.side, c.status, 
 
 -- name: select_due_profiles
 -- Index orders_live_idx, primary key and index order_checks_due_idx of recon.order_checks. Profiles with an order that is stale and
--- was never looked at or is due again, or with a check of an order that is over or gone by now: a quiet ledger has none.
+-- was never looked at or is due again, or with a check of an order that is over or gone by now: a quiet ledger has none. Reads the
+-- table profiles whole, which has one row per bot; profiles that it does not have are nobody's to work on.
 WITH live AS (
   SELECT o.profile_id, o.order_id, coalesce(o.created_at, recon.from_ms(o.time_ms, NULL::timestamptz)) AS placed_at
   FROM recon.lifecycle_orders AS o
@@ -111,12 +112,14 @@ WITH live AS (
 )
 SELECT l.profile_id
 FROM live AS l
+JOIN recon.profile_accounts AS p ON p.profile_id = l.profile_id
 LEFT JOIN recon.order_checks AS c ON c.profile_id = l.profile_id AND c.order_id = l.order_id
 WHERE (l.placed_at IS NULL OR l.placed_at < :'placed_before'::timestamptz)
   AND (c.order_id IS NULL OR c.next_check_at <= :'now'::timestamptz)
 UNION
 SELECT c.profile_id
 FROM recon.order_checks AS c
+JOIN recon.profile_accounts AS p ON p.profile_id = c.profile_id
 WHERE NOT EXISTS (SELECT FROM live AS l WHERE l.profile_id = c.profile_id AND l.order_id = c.order_id)
 ORDER BY profile_id;
 

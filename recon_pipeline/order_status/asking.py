@@ -7,9 +7,9 @@ What belongs here: who is asked, and what each answer is to the row that asked. 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -50,7 +50,7 @@ class Answered:
     @property
     def asked(self) -> frozenset[RowKey]:
         """The rows that were asked about."""
-        return frozenset((check.profile_id, check.order_id) for check in self.checks)
+        return frozenset(_key(check) for check in self.checks)
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ def ask_accounts(exchange: OrderFinder, checks: pd.DataFrame, *, bulk_pages: int
         return Asked({}, {})
     with ThreadPoolExecutor(min(_PARALLEL_ACCOUNTS, len(by_account)), thread_name_prefix="order status") as pool:
         searched = list(pool.map(lambda item: _search(exchange, item[0], item[1], bulk_pages), by_account.items()))
-    answers: dict[str, Answered] = {}
+    results: dict[str, list[tuple[Any, LookupResult]]] = {}
     accounts: dict[str, AccountAnswers] = {}
     for (account_id, rows), found in zip(by_account.items(), searched, strict=True):
         for row, result in zip(rows, found.results, strict=True):
-            answers[row.profile_id] = _with(answers.get(row.profile_id, Answered()), row, result)
+            results.setdefault(row.profile_id, []).append((row, result))
         accounts[account_id] = AccountAnswers(
             account_id=account_id,
             api_calls=found.api_calls,
@@ -86,7 +86,7 @@ def ask_accounts(exchange: OrderFinder, checks: pd.DataFrame, *, bulk_pages: int
             failed=sum(isinstance(result, Unknown) and result.asked for result in found.results),
             error=found.error,
         )
-    return Asked(answers, accounts)
+    return Asked({profile_id: _answered(pairs) for profile_id, pairs in results.items()}, accounts)
 
 
 def _search(exchange: OrderFinder, account_id: str, rows: list[Any], bulk_pages: int) -> FoundOrders:
@@ -99,14 +99,17 @@ def _search(exchange: OrderFinder, account_id: str, rows: list[Any], bulk_pages:
         return FoundOrders(tuple(Unknown(text) for _ in rows), error=text)
 
 
-def _with(answered: Answered, row: Any, result: LookupResult) -> Answered:
-    """The answers with one more."""
-    if isinstance(result, Unknown) and not result.asked:
-        return replace(answered, unasked=answered.unasked + 1)
-    answered = replace(answered, checks=(*answered.checks, row))
-    key = (row.profile_id, row.order_id)
-    if isinstance(result, Found):
-        return replace(answered, found=(*answered.found, result.raw))
-    if isinstance(result, Absent):
-        return replace(answered, absent=answered.absent | {key})
-    return replace(answered, unknown={**answered.unknown, key: result.error})
+def _answered(results: Sequence[tuple[Any, LookupResult]]) -> Answered:
+    """The answers about one profile's rows, by what they are."""
+    asked = [(row, result) for row, result in results if not isinstance(result, Unknown) or result.asked]
+    return Answered(
+        checks=tuple(row for row, _ in asked),
+        found=tuple(result.raw for _, result in asked if isinstance(result, Found)),
+        absent=frozenset(_key(row) for row, result in asked if isinstance(result, Absent)),
+        unknown={_key(row): result.error for row, result in asked if isinstance(result, Unknown)},
+        unasked=len(results) - len(asked),
+    )
+
+
+def _key(row: Any) -> RowKey:
+    return row.profile_id, row.order_id

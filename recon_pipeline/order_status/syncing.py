@@ -262,10 +262,11 @@ class _Run:
     def _count_requests(self, asked: Asked) -> None:
         """Count what asking cost at once: a run that is killed later has sent the requests all the same."""
         context = self.context
-        if not asked.accounts:
+        reached = {account_id: answers for account_id, answers in asked.accounts.items() if answers.api_calls}
+        if not reached:
             return
         with connect(context.ports.database_url, READER, "recon order status") as connection:
-            for account_id, answers in asked.accounts.items():
+            for account_id, answers in reached.items():
                 usage = context.ports.exchange.usage_of(account_id)
                 save_account_requests(
                     connection,

@@ -329,6 +329,36 @@ def test_a_row_that_changes_between_the_plan_and_the_write_is_postponed(scene: S
     assert result.counts["postponed"] == 1
 
 
+@pytest.mark.parametrize("point", ["judged", "rows_written", "checks_saved"])
+def test_a_lease_that_is_lost_on_the_way_leaves_everything_as_it_was_and_due(scene: SyncScene, point: str):
+    key = scene.stuck(1, executed="10")
+
+    def lose(reached: str) -> None:
+        if reached == point == "judged":
+            scene.sql("UPDATE recon.leases SET token = token + 1")
+        elif reached == point:
+            raise RuntimeError("the connection is gone")
+
+    failure = scene.sync(at=lose).profiles["p1"].failure
+
+    assert failure is not None
+    assert (scene.order(key)["status"], scene.checks(), scene.due()) == ("pending_new", {}, ["p1"])
+    assert scene.totals().keys() == {"order_status_api_calls", "order_status_runs"}
+    scene.sql("UPDATE recon.leases SET expires_at = now() - interval '1 second'")
+    assert scene.sync().counts["updated"] == 1
+
+
+def test_an_account_that_was_not_reached_leaves_what_is_known_of_its_rate(scene: SyncScene):
+    scene.stuck(1)
+    scene.sync()
+    before = scene.sql("SELECT * FROM recon.account_usage")
+    scene.sql("UPDATE profiles SET account_id = 'A9'")
+    scene.wait(6)
+
+    assert "no keys" in scene.sync().accounts["A9"].error
+    assert scene.sql("SELECT * FROM recon.account_usage") == before
+
+
 def test_a_persistent_stale_order_is_told_once_an_hour(scene: SyncScene):
     scene.stuck(1, known=False, hours=2)
 

@@ -337,6 +337,16 @@ def test_a_run_is_saved_and_counted_once(reader: Connection):
 # -- who is due
 
 
+def profile(owner: Connection, profile_id: str = "p1") -> None:
+    owner.execute("INSERT INTO public.profiles (profile_id, account_id) VALUES (%s, 'a')", [profile_id])
+
+
+def test_a_profile_that_the_ledger_does_not_know_is_never_due(owner: Connection, reader: Connection):
+    order(owner, "o1", profile_id="stranger")
+    save_checks(reader, lease_of(reader), checks(check("o2")), counts={}, run_id="r1")
+    assert due_profiles(reader, POLICY, NOW) == []
+
+
 @dataclass(frozen=True)
 class Due:
     says: str
@@ -360,6 +370,7 @@ class Due:
     ids=lambda case: case.says,
 )
 def test_a_profile_is_due_where_a_run_would_find_something_to_do(owner: Connection, reader: Connection, case: Due):
+    profile(owner)
     order(owner, "o1", status=case.status or "filled", created_at=NOW - dt.timedelta(minutes=case.age_minutes))
     if case.checked is not None:
         save_checks(

@@ -8,10 +8,12 @@ from enum import StrEnum
 from operator import attrgetter
 from pathlib import Path
 
+import dagster as dg
 import psycopg
 import pytest
+import yaml
 
-from recon_pipeline.defs import cycle_remedies, order_status_catalogue, order_status_remedies
+from recon_pipeline.defs import cycle_remedies, order_status_catalogue, order_status_remedies, stale_order_cleanup
 from recon_pipeline.defs.order_status_presentation import metadata_of
 from recon_pipeline.domain.corrections import Stage
 from recon_pipeline.domain.order_answers import CheckOutcome, CheckReason
@@ -164,3 +166,12 @@ def test_the_index_that_a_deployment_makes_is_the_one_that_finds_live_orders(dat
         connection.execute("DROP INDEX public.orders_live_idx")
         connection.execute(block.strip().removesuffix(";"))
         assert connection.execute(made).fetchone() == before
+
+
+def test_the_configuration_of_the_cleanup_is_one_that_the_job_takes() -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.DOTALL)
+    config = yaml.safe_load(block)
+    assert dg.validate_run_config(stale_order_cleanup.stale_order_cleanup, config)
+    given = config["ops"]["clean_up_stale_orders"]["config"]
+    assert {"confirm", "expected_digest", "limit"} - WORDS == set()
+    assert stale_order_cleanup.CleanupConfig(**given).confirm is False

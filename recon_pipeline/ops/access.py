@@ -112,10 +112,10 @@ def presented_token(authorizations: list[str]) -> bytes | None:
         return rest.encode("latin-1", "replace")  # as it was on the wire
     if scheme.lower() == "basic":
         try:
-            _, colon, password = base64.b64decode(rest, validate=True).partition(b":")
+            _, _, password = base64.b64decode(rest, validate=True).partition(b":")
         except (binascii.Error, ValueError):
             return None
-        return password if colon else None
+        return password
     return None
 
 

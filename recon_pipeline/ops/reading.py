@@ -115,7 +115,6 @@ class SnapshotReader:
                 connect_timeout_s=max(2, self._timeout_ms // 1000),
             )
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-            connection.read_only = True
             connection.execute(statement("ops_never_write"))
             self._connection = connection
         return self._connection

@@ -54,6 +54,7 @@ class Ranked:
     profiles: int
     oldest: dt.datetime | None
     overdue: int
+    """that should have been asked about two intervals ago: a sync that never ran shows here"""
     statuses: tuple[str, ...]
     cases: tuple[RankedCase, ...]
     known: frozenset[str]
@@ -81,6 +82,7 @@ def _rank(snapshot: Snapshot, policy: OrderStatusPolicy) -> Ranked:
     stale = [order for order in orders if order.stale]
     placed = [order.row["placed_at"] for order in stale if order.row["placed_at"] is not None]
     late = snapshot.taken_at - dt.timedelta(milliseconds=2 * policy.interval_ms)
+    threshold = dt.timedelta(milliseconds=policy.stale_ms)
     things: dict[tuple[str, ...], list[Row]] = {}
     for row in snapshot.waiting:
         things.setdefault(_thing(row), []).append(row)
@@ -95,7 +97,8 @@ def _rank(snapshot: Snapshot, policy: OrderStatusPolicy) -> Ranked:
         persistent=sum(order.persistent for order in stale),
         profiles=len({order.profile_id for order in stale}),
         oldest=min(placed, default=None),
-        overdue=sum(row["next_check_at"] is not None and row["next_check_at"] < late for row in snapshot.order_checks),
+        overdue=sum(row["next_check_at"] is not None and row["next_check_at"] < late for row in snapshot.order_checks)
+        + sum(row["placed_at"] is not None and row["placed_at"] + threshold < late for row in snapshot.unchecked),
         statuses=tuple(sorted({wording.clean(order.row["status"]) for order in orders} - {""})),
         cases=tuple(sorted(cases, key=_richest_first)),
         known=frozenset(every | busy),

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from recon_pipeline.cycle import account as account_module
+from recon_pipeline.cycle.outcome import ProfileCycle, ReconciliationReport, StageOutcome
+from recon_pipeline.cycle.waiting import decided_stages
 from recon_pipeline.domain.corrections import Stage
 from recon_pipeline.domain.cycle_policy import PositionParityPolicy
 from recon_pipeline.domain.waiting import WaitingCase
@@ -101,12 +103,21 @@ def test_an_incomplete_reading_leaves_the_cases_as_they_are(scene: Scene) -> Non
     assert waiting(scene) == before
 
 
+def test_an_incomplete_reading_decides_nothing_not_even_of_a_step_that_is_switched_off() -> None:
+    off = StageOutcome(Stage.POSITION_PARITY, attempted=False, skipped_reason="disabled")
+    report = ReconciliationReport("p1", "u1", "A1", "r1", 0, processed=True, evidence_complete=True)
+    cycle = ProfileCycle(report, stages={Stage.POSITION_PARITY: off})
+    assert decided_stages(cycle) == {Stage.POSITION_PARITY}
+    assert decided_stages(replace(cycle, report=replace(report, evidence_complete=False))) == frozenset()
+
+
 def test_a_step_that_failed_keeps_its_cases_and_the_others_are_replaced(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene.profile()
     ghost(scene)
     scene.run()
+    before = waiting(scene)
     scene.sql("UPDATE orders SET status = 'canceled'")
     scene.wait()
 
@@ -115,7 +126,8 @@ def test_a_step_that_failed_keeps_its_cases_and_the_others_are_replaced(
 
     monkeypatch.setattr(account_module, "plan_position_parity", fails)
     scene.run()
-    assert [case["stage"] for case in waiting(scene)] == ["position_parity"]
+    assert waiting(scene) == [case for case in before if case["stage"] == "position_parity"]
+    assert len(before) == 2
 
 
 def test_a_step_that_is_switched_off_has_no_cases(scene: Scene) -> None:

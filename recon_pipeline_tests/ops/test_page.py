@@ -403,6 +403,8 @@ def test_the_sync_is_said_with_its_counts_and_whether_it_writes() -> None:
     assert fact(shown(replace(snapshot, sync=None)), "Order status sync") == "None yet it runs where an order is due"
     behind = replace(snapshot, order_checks=(check(next_check_at=ago(minutes=10, seconds=3)), check("o2")))
     assert "1 check overdue" in fact(shown(behind), "Order status sync")
+    never = night(sync=None, unchecked=(unchecked(placed_at=ago(minutes=15, seconds=3)), unchecked("u2")))
+    assert fact(shown(never), "Order status sync").startswith("None yet 1 check overdue")
 
 
 def test_streams_are_said_and_one_whose_process_is_gone_does_not_listen() -> None:

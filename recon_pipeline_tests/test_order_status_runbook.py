@@ -20,6 +20,7 @@ from recon_pipeline.domain.order_answers import CheckOutcome, CheckReason
 from recon_pipeline.domain.order_events import CycleReason, EventOutcome, StreamState
 from recon_pipeline.domain.order_objections import OrderReason
 from recon_pipeline.domain.order_status import COUNTERS
+from recon_pipeline.domain.terms import UNKNOWN_STATUS
 from recon_pipeline.ops.health import HealthReason
 from recon_pipeline.order_status import syncing
 from recon_pipeline.settings import read_settings
@@ -175,3 +176,10 @@ def test_the_configuration_of_the_cleanup_is_one_that_the_job_takes() -> None:
     given = config["ops"]["clean_up_stale_orders"]["config"]
     assert {"confirm", "expected_digest", "limit"} - WORDS == set()
     assert stale_order_cleanup.CleanupConfig(**given).confirm is False
+
+
+def test_the_outbox_names_what_the_sync_writes() -> None:
+    outbox = (ROOT / "docs" / "outbox.md").read_text(encoding="utf-8")
+    (kinds,) = re.findall(r"^\| `kind` \|(.*)\|$", outbox, re.MULTILINE)
+    assert f"`{Stage.ORDER_STATUS}`" in kinds
+    assert f"`{UNKNOWN_STATUS}`" in outbox

@@ -47,6 +47,7 @@ _LOG = logging.getLogger(__name__)
 FAULT_POINTS: Final = ("events_read", "planned", "written", "settled")
 """Where ``at`` is called beside the fault points of ``apply.corrections``: what a kill test kills at."""
 _AT_ONCE: Final = 2_000
+_IN_ONE_TRANSACTION: Final = 100  # orders: a lease taken for a moment is given back after a moment
 _PATIENCE_SECONDS: Final = 0.5
 _LONGEST_ERROR: Final = 300
 
@@ -147,7 +148,8 @@ class StreamWriter:
             by_profile.setdefault(str(own[0]["profile_id"]), []).append(_Order(order, keys, trades))
         left = self._note(connection, verdicts)
         for profile_id, orders in sorted(by_profile.items()):
-            left += self._settle_profile(connection, profile_id, siblings, orders)
+            for at in range(0, len(orders), _IN_ONE_TRANSACTION):
+                left += self._settle_profile(connection, profile_id, siblings, orders[at : at + _IN_ONE_TRANSACTION])
         return left
 
     def _owners(

@@ -17,7 +17,7 @@ from recon_pipeline.defs.boards import board_events
 from recon_pipeline.defs.order_status_check import stale_check, stale_evaluation
 from recon_pipeline.defs.order_status_presentation import metadata_of, summary
 from recon_pipeline.defs.order_status_run import SyncAsk, SyncOutcome, run_order_status
-from recon_pipeline.defs.reporting import SCHEDULED, TRIGGER_TAG, Event, fail_naming, refuse
+from recon_pipeline.defs.reporting import SCHEDULED, TRIGGER_TAG, Event, fail_naming, location_of, refuse
 from recon_pipeline.defs.resources import Outside
 from recon_pipeline.defs.tables import counted
 from recon_pipeline.engine import Failure
@@ -40,7 +40,8 @@ def order_status(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Ou
     if context.selected_asset_keys:
         if not (context.has_partition_key or context.has_partition_key_range):
             raise refuse("Choose a partition: one profile, or a range of profiles.")
-        policy = outside.settings().order_status
+        settings = outside.settings()
+        policy = settings.order_status
         if not policy.enabled:
             raise refuse("The order status sync is off: set ENABLE_RECON_ORDER_STATUS_SYNC=true for the code location.")
         scheduled = context.run.tags.get(TRIGGER_TAG) == SCHEDULED
@@ -53,7 +54,7 @@ def order_status(context: dg.AssetExecutionContext, outside: dg.ResourceParam[Ou
                 dry_run=policy.dry_run,
             ),
         )
-        report = _Report(context, outcome, scheduled=scheduled)
+        report = _Report(context, outcome, scheduled=scheduled, dashboard_url=settings.dashboard_url)
         yield from report.events()
         yield from _checks(context, outside)
         yield from board_events(outside)
@@ -69,10 +70,14 @@ def _checks(context: dg.AssetExecutionContext, outside: Outside) -> Iterator[Eve
 class _Report:
     """Yields a run's profiles and remembers what its end has to say."""
 
-    def __init__(self, context: dg.AssetExecutionContext, outcome: SyncOutcome, *, scheduled: bool) -> None:
+    def __init__(
+        self, context: dg.AssetExecutionContext, outcome: SyncOutcome, *, scheduled: bool, dashboard_url: str
+    ) -> None:
         self._context = context
         self._outcome = outcome
         self._scheduled = scheduled
+        self._dashboard = dashboard_url
+        self._location = location_of(context)
         self._selected = {key.to_user_string() for key in context.selected_asset_keys}
         self._failures: dict[str, list[Failure]] = {
             profile_id: outcome.failures(profile) for profile_id, profile in outcome.result.profiles.items()
@@ -93,7 +98,9 @@ class _Report:
                     # Nothing could be asked. That its orders are stale is still true, and shown.
                     continue
                 if told if key in self._selected else news:
-                    metadata = metadata_of(self._outcome, profile, key)
+                    metadata = metadata_of(
+                        self._outcome, profile, key, dashboard_url=self._dashboard, location=self._location
+                    )
                     yield dg.AssetMaterialization(dg.AssetKey(key), partition=profile_id, metadata=metadata)
 
     def _say(self, profile_id: str, profile: ProfileSync) -> None:

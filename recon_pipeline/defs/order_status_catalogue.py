@@ -20,6 +20,9 @@ STALE_KEY: Final = "stale_orders"
 UPDATES_KEY: Final = "order_status_updates"
 NO_ORDER_IS_STALE: Final = "no_order_is_stale"
 
+CLEANUP_JOB: Final = "stale_order_cleanup"
+CLEANUP_OP: Final = "clean_up_stale_orders"
+
 
 def _spec(key: str, schema: Schema, kinds: set[str], description: str, deps: tuple[str, ...] = ()) -> dg.AssetSpec:
     return cat.asset_spec(key, GROUP, schema, kinds, description, deps, domain="reconciliation", runbook=RUNBOOK)

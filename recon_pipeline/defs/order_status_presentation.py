@@ -4,6 +4,7 @@ Conventions as in ``presentation``: one sentence, then tables, then numbers that
 here: the tables (``order_status_tables``) and the check (``order_status_check``).
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import dagster as dg
@@ -12,13 +13,16 @@ from recon_pipeline.defs import cycle_tables, tables
 from recon_pipeline.defs import order_status_catalogue as names
 from recon_pipeline.defs import order_status_tables as own
 from recon_pipeline.defs.order_status_run import SyncOutcome
-from recon_pipeline.defs.presentation import Metadata
+from recon_pipeline.defs.presentation import Metadata, launchpad_link
+from recon_pipeline.defs.reporting import LOCATION
 from recon_pipeline.domain.order_answers import CheckOutcome
 from recon_pipeline.domain.terms import UNKNOWN_STATUS
 from recon_pipeline.ledger.cycle_state import LEASE_HELD
 from recon_pipeline.order_status.outcome import ProfileSync
 
 RUNBOOK: Final = dg.MetadataValue.path(names.RUNBOOK)
+_LINKED: Final = 20
+"""Orders that fit into an address."""
 
 
 def summary(outcome: SyncOutcome, profile: ProfileSync) -> str:
@@ -60,9 +64,13 @@ def _to_mark(outcome: SyncOutcome, profile: ProfileSync) -> int:
     return sum(1 for change in profile.changes if change.values.get("status") == UNKNOWN_STATUS)
 
 
-def metadata_of(outcome: SyncOutcome, profile: ProfileSync, key: str) -> Metadata:
+def metadata_of(
+    outcome: SyncOutcome, profile: ProfileSync, key: str, *, dashboard_url: str, location: str = LOCATION
+) -> Metadata:
     """Return the metadata of one asset's materialization for one profile."""
-    return _stale(outcome, profile) if key == names.STALE_KEY else _updates(outcome, profile)
+    if key == names.STALE_KEY:
+        return _stale(outcome, profile, dashboard_url, location)
+    return _updates(outcome, profile)
 
 
 def _updates(outcome: SyncOutcome, profile: ProfileSync) -> Metadata:
@@ -98,11 +106,14 @@ def _updates(outcome: SyncOutcome, profile: ProfileSync) -> Metadata:
     }
 
 
-def _stale(outcome: SyncOutcome, profile: ProfileSync) -> Metadata:
+def _stale(outcome: SyncOutcome, profile: ProfileSync, dashboard_url: str, location: str) -> Metadata:
     checks, policy, at_ms = profile.checks, outcome.policy, outcome.at_ms
     entries: Metadata = {"outcome": stale_sentence(outcome, profile)}
     if len(checks):
         entries |= {"orders": own.orders_table(checks, policy, at_ms), "answers": own.answers_table(checks)}
+    unknown = sorted(str(order_id) for order_id in checks["order_id"][checks["status"] == UNKNOWN_STATUS])
+    if unknown:
+        entries["decide_unknown"] = _decision_link(profile.profile_id, unknown, dashboard_url, location)
     return {
         **entries,
         **stale_numbers(outcome, profile),
@@ -110,6 +121,24 @@ def _stale(outcome: SyncOutcome, profile: ProfileSync) -> Metadata:
         "read_at": own.instant_of(outcome.at),
         "runbook": RUNBOOK,
     }
+
+
+def _decision_link(
+    profile_id: str, order_ids: Sequence[str], dashboard_url: str, location: str
+) -> dg.MetadataValue[str]:
+    """Return the way from orders that wait for a decision to the job that carries it out, as a preview."""
+    meant: dict[str, object] = {
+        "profile_ids": [profile_id],
+        "cancel_unknown": list(order_ids[:_LINKED]),
+        "decided_by": "",
+        "reason": "",
+    }
+    config = {"ops": {names.CLEANUP_OP: {"config": meant}}}
+    which = "these orders" if len(order_ids) <= _LINKED else f"the first {_LINKED} of these orders"
+    address = launchpad_link(dashboard_url, location, names.CLEANUP_JOB, config)
+    return dg.MetadataValue.md(
+        f"[Open {names.CLEANUP_JOB} with {which} filled in: say who decides and why (a preview)]({address})"
+    )
 
 
 def stale_sentence(outcome: SyncOutcome, profile: ProfileSync) -> str:

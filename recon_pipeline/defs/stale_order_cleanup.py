@@ -28,8 +28,6 @@ from recon_pipeline.order_status.syncing import DigestChangedError, SyncScope
 
 Event: TypeAlias = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.Output[None]
 
-JOB: Final = "stale_order_cleanup"
-OP: Final = "clean_up_stale_orders"
 _DIGEST_LENGTH: Final = 64
 
 
@@ -56,7 +54,7 @@ class CleanupConfig(dg.Config):
 
 
 @dg.op(
-    name=OP,
+    name=names.CLEANUP_OP,
     out=dg.Out(dg.Nothing),
     description="Ask the exchange about the stale orders older than RECON_ORDER_UNKNOWN_AFTER_HOURS, show what would become of "
     "them, and write it only with confirm and the digest of that preview.",
@@ -79,10 +77,10 @@ def clean_up_stale_orders(
     context.log.info(str(metadata["outcome"]))
     for profile_id, profile in outcome.result.profiles.items() if config.confirm else ():
         if profile_id in outcome.changed:
-            shown = metadata_of(outcome, profile, names.STALE_KEY)
+            shown = metadata_of(outcome, profile, names.STALE_KEY, dashboard_url=settings.dashboard_url)
             yield dg.AssetMaterialization(dg.AssetKey(names.STALE_KEY), partition=profile_id, metadata=shown)
         if profile.applied:
-            shown = metadata_of(outcome, profile, names.UPDATES_KEY)
+            shown = metadata_of(outcome, profile, names.UPDATES_KEY, dashboard_url=settings.dashboard_url)
             yield dg.AssetMaterialization(dg.AssetKey(names.UPDATES_KEY), partition=profile_id, metadata=shown)
     if config.confirm:
         yield stale_evaluation(outside)
@@ -166,7 +164,7 @@ def _next_config(config: CleanupConfig, outcome: SyncOutcome) -> Mapping[str, An
             "decided_by": config.decided_by,
             "reason": config.reason,
         }
-    return {"ops": {OP: {"config": meant}}}
+    return {"ops": {names.CLEANUP_OP: {"config": meant}}}
 
 
 def _metadata(
@@ -177,10 +175,12 @@ def _metadata(
     wanted = sum(len(profile.changes) for profile in profiles)
     entries: Metadata = {"outcome": _sentence(outcome, wanted, config)}
     if wanted and not config.confirm:
-        address = presentation.launchpad_link(dashboard_url, LOCATION, JOB, next_config)
+        address = presentation.launchpad_link(dashboard_url, LOCATION, names.CLEANUP_JOB, next_config)
         entries |= {
             "digest": result.digest,
-            "carry_it_out": dg.MetadataValue.md(f"[Open {JOB} with this digest filled in, to write it]({address})"),
+            "carry_it_out": dg.MetadataValue.md(
+                f"[Open {names.CLEANUP_JOB} with this digest filled in, to write it]({address})"
+            ),
             "carry_out_config": dg.MetadataValue.md(f"```yaml\n{presentation.as_yaml(next_config)}```"),
         }
     if wanted:
@@ -237,7 +237,7 @@ def _sentence(outcome: SyncOutcome, wanted: int, config: CleanupConfig) -> str:
 def _default(profile_ids: Sequence[str] = ()) -> Mapping[str, Any]:
     return {
         "ops": {
-            OP: {
+            names.CLEANUP_OP: {
                 "config": {
                     "profile_ids": list(profile_ids),
                     "limit": 0,
@@ -253,7 +253,7 @@ def _default(profile_ids: Sequence[str] = ()) -> Mapping[str, Any]:
 
 
 @dg.job(
-    name=JOB,
+    name=names.CLEANUP_JOB,
     description="**Cleans up stale orders** older than RECON_ORDER_UNKNOWN_AFTER_HOURS: asks the exchange about each, corrects "
     "those that it knows, marks those that it does not know `unknown`. With `cancel_unknown` a person cancels orders that are "
     f"unknown. **A preview unless `confirm: true`** and the digest that the preview shows. Runbook: `{names.RUNBOOK}`.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import dagster as dg
 import pytest
@@ -63,7 +64,7 @@ def ages(*texts: str) -> list[str]:
 
 def shown(made: Any, key: str = UPDATES) -> dict[str, Any]:
     [one] = made.result.profiles.values()
-    return read(metadata_of(made, one, key))
+    return read(metadata_of(made, one, key, dashboard_url="http://ui"))
 
 
 @pytest.mark.parametrize(
@@ -247,6 +248,19 @@ def test_the_table_of_the_check_says_how_many_more_there_are():
     rows = plain((verdict.metadata or {})["stale_orders"])
     assert len(rows) == 51
     assert rows[-1]["profile"] == "... and 10 more"
+
+
+def test_orders_that_wait_for_a_decision_lead_to_the_job_that_carries_it_out():
+    link = shown(outcome(profile(checks=checks(UNKNOWN, FAILED))), STALE)["decide_unknown"]
+    address = parse_qs(urlsplit(link.partition("](")[2].rstrip(")")).query)
+    assert "/jobs/stale_order_cleanup/playground" in link
+    assert 'profile_ids: ["p1"]' in address["config"][0]
+    assert 'cancel_unknown: ["lost"]' in address["config"][0]
+    assert "confirm" not in address["config"][0]
+    assert "decide_unknown" not in shown(outcome(profile(checks=checks(FAILED))), STALE)
+    many = checks(*(UNKNOWN | {"order_id": f"o{number:02}"} for number in range(30)))
+    link = shown(outcome(profile(checks=many)), STALE)["decide_unknown"]
+    assert ("the first 20 of these orders" in link, "o19" in link, "o20" in link) == (True, True, False)
 
 
 def test_an_order_that_was_asked_about_on_another_day_shows_the_date():

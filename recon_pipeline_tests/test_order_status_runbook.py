@@ -83,7 +83,7 @@ def test_every_asset_check_and_rule_of_the_sync_occurs() -> None:
 def test_every_number_that_the_ui_plots_is_explained() -> None:
     made = outcome(profile(counts=dict.fromkeys(COUNTERS, 1), checks=checks({}), changes=(FILLED,)))
     for key in order_status_catalogue.KEYS:
-        shown = metadata_of(made, made.result.profiles["p1"], key)
+        shown = metadata_of(made, made.result.profiles["p1"], key, dashboard_url="http://ui")
         plotted = {name for name, value in shown.items() if isinstance(value, int) and not isinstance(value, bool)}
         assert len(plotted) > 5
         assert plotted - WORDS == set()

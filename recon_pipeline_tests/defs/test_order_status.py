@@ -249,6 +249,10 @@ def test_the_schedule_launches_what_is_due_and_nothing_where_nothing_is(world: W
     # The check looks at all profiles, whichever the run was about.
     assert world.checks(ran[-1])[CHECK].metadata["profiles_with_stale_orders"].value == 2
     assert "No order is due" in tick(world).skip_message
+    # Launched all the same, a run asks nobody and tells nothing.
+    world.exchange.faults.requests.clear()
+    assert set(materialized(on_schedule(world, dict(requests[0].tags)))) == {("operations_board", None)}
+    assert world.exchange.faults.requests == []
     # Asked about again with the same answer: what is stale is no news.
     again_due(world)
     assert {asset for asset, _ in materialized(on_schedule(world, dict(requests[0].tags)))} == {
@@ -278,24 +282,21 @@ def test_a_quiet_profile_between_two_that_are_due_costs_no_event(world: World):
     assert {profile for profile in found if found[profile] == "FAILED"} == {NVDA}
 
 
-@pytest.mark.parametrize(
-    ("interval", "minute", "said"),
-    [
+def test_the_schedule_ticks_every_minute_and_acts_when_the_interval_is_over(world: World):
+    for interval, minute, said in (
         ("5", 7, ""),
         ("5", 5, "The next run is due in 2 min"),  # the cycle's minute
         ("5", 8, "The next run is due in 4 min"),
         ("60", 7, "The next run is due in 55 min"),
         ("1", 6, ""),
         ("2", 6, ""),
-    ],
-)
-def test_the_schedule_ticks_every_minute_and_acts_when_the_interval_is_over(
-    world: World, interval: str, minute: int, said: str
-):
-    world.environment["RECON_ORDER_STATUS_INTERVAL_MINUTES"] = interval
-    data = tick(world, ON_TIME.replace(minute=minute))
-    assert bool(data.run_requests) is (not said)
-    assert said in (data.skip_message or "")
+    ):
+        world.environment["RECON_ORDER_STATUS_INTERVAL_MINUTES"] = interval
+        data = tick(world, ON_TIME.replace(minute=minute))
+        assert (bool(data.run_requests), data.skip_message or "") == (
+            not said,
+            f"{said}, by RECON_ORDER_STATUS_INTERVAL_MINUTES." if said else "",
+        )
 
 
 def test_a_shard_whose_last_sync_still_works_is_left_out(world: World):
@@ -371,23 +372,20 @@ def test_the_cleanup_previews_then_writes_what_it_showed_and_a_person_decides_th
     )  # the other profile's, which was never asked about
 
 
-@pytest.mark.parametrize(
-    ("config", "said"),
-    [
+def test_a_cleanup_that_can_not_be_meant_so_is_refused_and_asks_nobody(world: World):
+    ada = {"decided_by": "Ada", "reason": "gone"}
+    refused: list[tuple[dict[str, object], str]] = [
         ({"profile_ids": ["t-misspelt"]}, "no profile t-misspelt"),
         ({"limit": -1}, "limit is a number of orders"),
         ({"confirm": True}, "launch this without confirm"),
         ({"confirm": True, "expected_digest": "abc"}, "is no digest"),
-        ({"cancel_unknown": ["x"]}, "decided_by"),
-        ({"cancel_unknown": ["x"], "decided_by": "Ada", "reason": " "}, "decided_by"),
-        ({"cancel_unknown": ["x"], "decided_by": "Ada", "reason": "gone"}, "not remembered as unknown"),
-        ({"decided_by": "Ada", "reason": "gone"}, "belong to cancel_unknown"),
-    ],
-)
-def test_a_cleanup_that_can_not_be_meant_so_is_refused_and_asks_nobody(
-    world: World, config: dict[str, object], said: str
-):
-    assert said in failure(cleanup(world, **config))
+        ({"cancel_unknown": ["x"]}, "wants decided_by (who) and reason (why)"),
+        ({"cancel_unknown": ["x"], **ada, "reason": " "}, "wants decided_by (who) and reason (why)"),
+        ({"cancel_unknown": ["x"], **ada}, "not remembered as unknown"),
+        (dict(ada), "belong to cancel_unknown"),
+    ]
+    for config, said in refused:
+        assert said in failure(cleanup(world, **config))
     assert world.exchange.faults.requests == []
 
 

@@ -16,7 +16,7 @@ from recon_pipeline.cycle.outcome import ProfileCycle, ReconciliationReport
 from recon_pipeline.cycle.ports import CycleExchange, CyclePorts
 from recon_pipeline.exchange.gateway import AccountReading
 from recon_pipeline.ledger.cycle_state import LEASE_HELD
-from recon_pipeline.ledger.database import READER, connect
+from recon_pipeline.ledger.database import READER, DatabaseUnavailableError, connect
 from recon_pipeline.ledger.totals import Addition, TotalName, save_account_reading, save_cycle_run
 
 _LOG = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class AccountMeter:
                     read_at=read_at,
                     asked_at=asked_at,
                 )
-        except psycopg.Error:
+        except (psycopg.Error, DatabaseUnavailableError):
             _LOG.exception("what account %s's requests came to could not be saved", self._reading.account_id)
 
 
@@ -103,5 +103,5 @@ class RunTally:
                     failed=self.failed,
                     contended=self.contended,
                 )
-        except psycopg.Error:
+        except (psycopg.Error, DatabaseUnavailableError):
             _LOG.exception("the end of run %s could not be saved", self.run_id)

@@ -21,7 +21,7 @@ from recon_pipeline.domain.corrections import Stage
 from recon_pipeline.domain.cycle_frames import PARITY_STATES
 from recon_pipeline.domain.terms import Reason, SkippedReason
 from recon_pipeline.domain.waiting import WaitingCase, waiting_cases
-from recon_pipeline.ledger.database import READER, connect
+from recon_pipeline.ledger.database import READER, DatabaseUnavailableError, connect
 from recon_pipeline.ledger.waiting import ProfileCases, save_waiting_cases
 
 _LOG = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def remember_waiting(cycles: Sequence[ProfileCycle], context: CycleContext) -> N
     try:
         with connect(context.ports.database_url, READER, "recon cycle") as connection:
             lost = save_waiting_cases(connection, profiles, run_id=context.run_id, seen_ms=context.began_ms)
-    except psycopg.Error:
+    except (psycopg.Error, DatabaseUnavailableError):
         _LOG.exception("what waits for a person could not be saved; it stays as the last cycle left it")
         return
     for profile in sorted(lost):

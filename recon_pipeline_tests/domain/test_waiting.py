@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 import pandas as pd
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recon_pipeline.domain.corrections import Finding, Stage
@@ -216,6 +216,7 @@ def test_an_endless_id_still_makes_a_key_that_an_index_takes() -> None:
     assert one.case_key != replace(one, order_id="x" * 5_001).case_key
 
 
+@settings(max_examples=50)
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_what_was_found_decides_nothing(random: Random) -> None:
     findings = [finding(order_id=f"o{n % 3}", trade_id=f"t{n % 2}", detail={"n": n % 4}) for n in range(8)]

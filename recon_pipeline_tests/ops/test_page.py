@@ -8,7 +8,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recon_pipeline.defs import catalogue, cycle_catalogue, order_status_catalogue
@@ -483,6 +483,7 @@ def test_text_of_others_is_never_markup() -> None:
     assert evil in document.words()
 
 
+@settings(max_examples=100)
 @given(
     st.dictionaries(
         st.sampled_from([*PARAMETERS, "limit", ""]), st.text(max_size=300) | st.sampled_from(["1", "swing-2"])

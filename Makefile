@@ -11,8 +11,8 @@
 
 PYTHON ?= $(shell .ci/python)
 ARGS ?=
-# Tests wait for servers and processes as much as they compute: a worker more than cores. Tests of one module stay together.
-WORKERS ?= 3
+# Tests wait for servers and processes as much as they compute: more workers than two cores. Tests of one module stay together.
+WORKERS ?= 4
 PYTEST := -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 BROWSER := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 PROMTOOL := $(shell command -v promtool)

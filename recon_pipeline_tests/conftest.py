@@ -7,12 +7,17 @@ import pytest
 pytest_plugins = ["recon_pipeline_tests.postgres"]
 
 _LONGEST_FIRST = (
-    "domain/test_invariants.py",
     "defs/test_browser.py",
+    "domain/test_invariants.py",
     "sandbox/test_demo.py",
     "soak/test_soak.py",
     "domain/test_same_as_the_source.py",
     "sandbox/test_supervisor.py",
+    "defs/test_order_status.py",
+    "order_status/test_by_hand.py",
+    "ops/test_page_browser.py",
+    "order_status/test_many.py",
+    "order_status/test_crashes.py",
     "soak/test_api_calls.py",
     "soak/test_disturbed.py",
     "defs/test_runs.py",

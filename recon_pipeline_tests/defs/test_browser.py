@@ -143,9 +143,11 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext
 
 
 @pytest.fixture
-def page(browser: BrowserContext) -> Iterator[Page]:
-    """A page of its own for each test."""
+def page(browser: BrowserContext, sandbox: Sandbox) -> Iterator[Page]:
+    """A page of its own for each test, of an operator whose Launchpads remember nothing."""
     opened = browser.new_page()
+    forget = {"origin": sandbox.url, "storageTypes": "local_storage,indexeddb"}
+    browser.new_cdp_session(opened).send("Storage.clearDataForOrigin", forget)
     opened.set_default_timeout(30_000)
     yield opened
     opened.close()

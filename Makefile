@@ -1,4 +1,4 @@
-# make demo   ghosts found, proven, closed and verified, with a summary (about a minute once installed)
+# make demo   ghosts found, proven, closed and verified, with a summary (seconds, once installed)
 # make dev    the same by hand in the Dagster UI
 # make test   what CI runs
 # make lint   the static part of it

@@ -79,66 +79,47 @@ def corrected(row: Any, fact: Any, *, action: str, matched_by: str) -> OrderChan
 
 def canceled_as_absent(row: Any, *, confirmations: int, first_missing_ms: int) -> OrderChange:
     """The update of a row whose order the exchange has said, often enough, that it does not know."""
-    return OrderChange(
-        profile_id=row.profile_id,
-        trade_id=row.trade_id,
-        order_id=row.order_id,
-        handler=Handler.CANCEL,
-        values={"status": CANCELED},
-        expected=row.record,
-        cause={
+    return _updated(
+        row,
+        Handler.CANCEL,
+        CANCELED,
+        {
             "rule": "order_unknown_to_exchange",
             "asked": _asked(row),
             "confirmations": confirmations,
             "first_missing_at": iso_ms(first_missing_ms),
-            **_was(row),
         },
     )
 
 
 def marked_unknown(row: Any, *, placed_at_ms: int, now_ms: int) -> OrderChange:
     """The update of a row whose old order the exchange denies: it keeps blocking its trade until a person decides."""
-    return OrderChange(
-        profile_id=row.profile_id,
-        trade_id=row.trade_id,
-        order_id=row.order_id,
-        handler=Handler.STATUS,
-        values={"status": UNKNOWN_STATUS},
-        expected=row.record,
-        cause={
+    return _updated(
+        row,
+        Handler.STATUS,
+        UNKNOWN_STATUS,
+        {
             "rule": "order_unknown_for_a_day",
             "asked": _asked(row),
             "placed_at": iso_ms(placed_at_ms),
             "age_seconds": (now_ms - placed_at_ms) // 1000,
-            **_was(row),
         },
     )
 
 
 def given_up(row: Any, *, decided_by: str, reason: str) -> OrderChange:
     """The update of a row that says ``unknown`` and that a person gives up, while the exchange still denies its order."""
-    return OrderChange(
-        profile_id=row.profile_id,
-        trade_id=row.trade_id,
-        order_id=row.order_id,
-        handler=Handler.CANCEL,
-        values={"status": CANCELED},
-        expected=row.record,
-        cause={"rule": "person_decided", "decided_by": decided_by, "reason": reason, "asked": _asked(row), **_was(row)},
+    return _updated(
+        row,
+        Handler.CANCEL,
+        CANCELED,
+        {"rule": "person_decided", "decided_by": decided_by, "reason": reason, "asked": _asked(row)},
     )
 
 
 def superseded(row: Any, *, rule: str, cause: dict[str, object]) -> OrderChange:
     """The update that takes a row out of the books because something else says what it said."""
-    return OrderChange(
-        profile_id=row.profile_id,
-        trade_id=row.trade_id,
-        order_id=row.order_id,
-        handler=Handler.SUPERSEDE,
-        values={"status": CANCELED},
-        expected=row.record,
-        cause={**cause, "rule": rule, **_was(row)},
-    )
+    return _updated(row, Handler.SUPERSEDE, CANCELED, {**cause, "rule": rule})
 
 
 def discovered(fact: Any, *, owner: tuple[str, str], user_id: str, action: str, how: str) -> OrderChange:
@@ -207,6 +188,19 @@ def facts_of(fact: Any) -> dict[str, object]:
 def _asked(row: Any) -> list[str]:
     """The ids that the exchange was asked for."""
     return [key for key in (row.order_id, row.client_order_id) if key]
+
+
+def _updated(row: Any, handler: Handler, status: str, cause: dict[str, object]) -> OrderChange:
+    """The update of a row's status alone, for a cause that cites no execution."""
+    return OrderChange(
+        profile_id=row.profile_id,
+        trade_id=row.trade_id,
+        order_id=row.order_id,
+        handler=handler,
+        values={"status": status},
+        expected=row.record,
+        cause={**cause, **_was(row)},
+    )
 
 
 def _was(row: Any) -> dict[str, object]:

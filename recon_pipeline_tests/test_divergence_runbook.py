@@ -18,6 +18,7 @@ from recon_pipeline.domain.root_causes import RootCause
 from recon_pipeline.domain.synthetic_exits import ParityReason
 from recon_pipeline.domain.terms import RowDefect, SkippedReason
 from recon_pipeline.domain.watchdog import PARITY_WATCHDOG_SOURCE, WatchdogReason
+from recon_pipeline_tests.runbooks import assert_leads_somewhere, links, pasted
 from recon_pipeline_tests.test_cycle_settings import SETTINGS
 
 ROOT = Path(__file__).parents[1]
@@ -100,23 +101,15 @@ def test_every_counter_of_orders_occurs() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    def anchors(text: str) -> set[str]:
-        lines = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), flags=re.MULTILINE)
-        return {re.sub(r"[^\w\- ]", "", line.lower()).strip().replace(" ", "-") for line in lines}
-
-    for file, anchor in re.findall(r"\]\(([\w./]*)(?:#([\w-]+))?\)", TEXT):
-        page = (RUNBOOK.parent / file).resolve() if file else RUNBOOK
-        assert page.is_file(), file
-        assert not anchor or anchor in anchors(page.read_text(encoding="utf-8")), (file, anchor)
+    for file, anchor in links(TEXT):
+        assert_leads_somewhere(RUNBOOK, file, anchor)
 
 
 def test_every_query_runs_as_it_is_pasted(database_url: str) -> None:
-    blocks = re.findall(r"```sql\n(.*?)```", TEXT, flags=re.DOTALL)
-    statements = [part.strip() for block in blocks for part in block.split(";") if part.strip()]
-    assert len(statements) > 8
+    queries = pasted(TEXT)
+    assert len(queries) > 8
     with psycopg.connect(database_url) as connection:
         connection.execute("SET ROLE recon_reader")
-        for statement in statements:
-            assert statement.startswith("SELECT"), statement
-            pasted = re.sub(r":'(\w+)'", r"'\1'", statement).replace("%", "%%")
-            connection.execute(pasted)
+        for query in queries:
+            assert query.startswith("SELECT"), query
+            connection.execute(query)

@@ -25,6 +25,7 @@ from recon_pipeline.ops.health import HealthReason
 from recon_pipeline.order_status import syncing
 from recon_pipeline.settings import read_settings
 from recon_pipeline_tests.defs.syncs import FILLED, checks, outcome, profile
+from recon_pipeline_tests.runbooks import anchors, assert_leads_somewhere, links, pasted
 
 ROOT = Path(__file__).parents[1]
 RUNBOOK = ROOT / order_status_catalogue.RUNBOOK
@@ -133,29 +134,21 @@ def test_every_alert_rule_is_named_and_those_that_lead_here_have_a_heading() -> 
         assert anchor in anchors(TEXT)
 
 
-def anchors(text: str) -> set[str]:
-    lines = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), flags=re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", line.lower()).strip().replace(" ", "-") for line in lines}
-
-
 def test_links_lead_somewhere() -> None:
-    links = re.findall(r"\]\(([\w./]*)(?:#([\w-]+))?\)", TEXT)
-    assert len(links) > 30
-    for file, anchor in links:
-        page = (RUNBOOK.parent / file).resolve() if file else RUNBOOK
-        assert page.is_file(), file
-        assert not anchor or anchor in anchors(page.read_text(encoding="utf-8")), (file, anchor)
+    found = links(TEXT)
+    assert len(found) > 30
+    for file, anchor in found:
+        assert_leads_somewhere(RUNBOOK, file, anchor)
 
 
 def test_every_query_runs_as_it_is_pasted(database_url: str) -> None:
-    blocks = re.findall(r"```sql\n(.*?)```", TEXT, flags=re.DOTALL)
-    statements = [part.strip() for block in blocks for part in block.split(";") if part.strip()]
-    assert len(statements) > 7
+    queries = pasted(TEXT)
+    assert len(queries) > 7
     with psycopg.connect(database_url) as connection:
         connection.execute("SET ROLE recon_reader")
-        for statement in statements:
-            assert statement.startswith("SELECT"), statement
-            connection.execute(re.sub(r":'(\w+)'", r"'\1'", statement).replace("%", "%%"))
+        for query in queries:
+            assert query.startswith("SELECT"), query
+            connection.execute(query)
 
 
 def test_the_index_that_a_deployment_makes_is_the_one_that_finds_live_orders(database_url: str) -> None:

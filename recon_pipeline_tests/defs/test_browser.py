@@ -29,6 +29,7 @@ from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from recon_pipeline.apply import set_trading_state
 from recon_pipeline.defs.catalogue import DRY_RUN_KEYS
 from recon_pipeline.ledger.database import connect
+from recon_pipeline_tests.chromium import ARGUMENTS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = CHECKOUT / "screenshots"
@@ -36,16 +37,6 @@ PROFILE = "dev-eth-swing"
 HELD = "dev-amd-hold"
 READY_SECONDS = 150
 RUN_MS = 120_000
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--no-default-browser-check",
-]
 
 expect.set_options(timeout=30_000)
 

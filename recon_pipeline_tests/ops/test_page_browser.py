@@ -25,21 +25,12 @@ from recon_pipeline.ops.app import Views, build_app
 from recon_pipeline.ops.latest import Latest
 from recon_pipeline.ops.page import PARAMETERS, SCRIPT, STYLE, render
 from recon_pipeline.ops.snapshot import Snapshot
+from recon_pipeline_tests.chromium import ARGUMENTS
 from recon_pipeline_tests.ops.boards import DASHBOARD, NOW, POLICY, check, five_hundred, live, night, three_stale
 
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "screenshots"
 PHONE = {"width": 360, "height": 740}
 DESKTOP = {"width": 1280, "height": 900}
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--no-default-browser-check",
-]
 
 expect.set_options(timeout=15_000)
 
